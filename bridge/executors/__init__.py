@@ -1,0 +1,69 @@
+"""What runs a function: the contract that every executor keeps. tests/contracts/executor.py is its specification."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+import msgspec
+
+from bridge.function import Function
+from bridge.invocation import Invocation, Outcome
+
+if TYPE_CHECKING:
+    from bridge.executors.credentials import CredentialSource
+    from bridge.executors.output import OutputSink
+    from bridge.leash import Leash
+
+EXECUTORS = {
+    "python": "bridge.executors.process:ProcessExecutor",
+}
+"""``Function.kind`` -> ``module:Class``."""
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What an executor is given besides its function."""
+
+    leash: Leash
+    """Holds whatever it starts."""
+    credentials: CredentialSource | None = None
+    """The AWS chain that ``function.aws`` describes; none: children get no keys."""
+    output: OutputSink | None = None
+    """Where lines of handlers go; none: to the log."""
+
+
+class Environments(NamedTuple):
+    """How many execution environments stand ready, run, and start right now."""
+
+    idle: int = 0
+    busy: int = 0
+    starting: int = 0
+
+
+class Executor(Protocol):
+    """Runs one function. An async context manager: entering makes it ready, without starting code, and raises UsageError
+    when it can never run as configured; leaving ends all that still runs (killed, whole process groups) and leaves
+    nothing behind.
+    """
+
+    function: Function
+
+    def __init__(self, function: Function, surroundings: Surroundings) -> None: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """One attempt. May be called concurrently, up to ``function.concurrency`` times; the caller sees to that.
+
+        How the handler fares is the return value, never an exception: only a bug of ours raises. Bounded in time by
+        itself: the function's timeout, and the limit of its init. Cancelled: the environment is killed.
+        """
+        ...
+
+    def environments(self) -> Environments:
+        """A snapshot for metrics and ``show``."""
+        ...

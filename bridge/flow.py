@@ -1,0 +1,194 @@
+"""What the runners of one mapping share: where their records come from and go to, and what has happened so far."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+import structlog
+
+from bridge.filtering import compile_filter
+from bridge.invocation import Failed, Outcome, Succeeded
+from bridge.mapping import Mapping
+from bridge.pipeline.breaker import Breaker
+from bridge.pipeline.verdict import Verdict
+from bridge.record import Batch, Page, Record
+from bridge.snapshot import Failure
+
+if TYPE_CHECKING:
+    from bridge.invoker import Invoker, Lane
+    from bridge.sources import Source
+    from bridge.telemetry.metrics import MappingMeter
+
+log = structlog.get_logger()
+
+REMEMBERED_FAILURES = 10
+REMEMBERED_IDS = 10
+JUDGED_AFTER = 1000
+"""Records after which a filter that lets all or nothing through is worth a warning."""
+
+
+class Buffer:
+    """Payloads received and unfinished, in bytes, over the whole process: ``max_buffered_bytes``."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+        self._freed = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Buffer {self.held} of {self.limit} bytes>"
+
+    @property
+    def full(self) -> bool:
+        """No receive may start."""
+        return self.held >= self.limit
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Counts received records in."""
+        self.held += sum(len(record.json) for record in records)
+
+    def free(self, records: Sequence[Record]) -> None:
+        """Counts settled records out."""
+        self.held -= sum(len(record.json) for record in records)
+        if not self.full:
+            event, self._freed = self._freed, anyio.Event()
+            event.set()
+
+    async def freed(self) -> None:
+        """Waits until there may be room again."""
+        await self._freed.wait()
+
+
+class Filter:
+    """A mapping's filter criteria; without any, everything passes (FLT-1)."""
+
+    def __init__(self, mapping: Mapping, view: Callable[[Record], Any], data_key: str) -> None:
+        self._mapping = mapping
+        self._view = view
+        self._matches = compile_filter(mapping.patterns, data_key) if mapping.patterns else None
+        self._seen = 0
+        self._passed = 0
+
+    def split(self, records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Record]]:
+        """Those that match, and the rest."""
+        if self._matches is None:
+            return records, ()
+        kept: list[Record] = []
+        rest: list[Record] = []
+        for record in records:
+            (kept if self._matches(self._view(record)) else rest).append(record)
+        self._judge(len(records), len(kept))
+        return kept, rest
+
+    def _judge(self, seen: int, passed: int) -> None:
+        before = self._seen
+        self._seen += seen
+        self._passed += passed
+        if before < JUDGED_AFTER <= self._seen and self._passed in (0, self._seen):
+            log.warning(
+                "filter_match_rate",
+                mapping=self._mapping.name,
+                records=self._seen,
+                rate=100 if self._passed else 0,
+                detail="the filter lets everything through" if self._passed else "the filter removes every record",
+            )
+
+
+class Tally(msgspec.Struct, eq=False):
+    """What has happened to one mapping since the daemon started; it outlives restarts of the mapping."""
+
+    polled: int = 0
+    filtered: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    removed: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=REMEMBERED_IDS))
+    """Ids that the filter removed last."""
+    failures: deque[Failure] = msgspec.field(default_factory=lambda: deque(maxlen=REMEMBERED_FAILURES))
+    lag: float | None = None
+    """Seconds; none before the first poll."""
+    alive_at: float = 0.0
+    """Monotonic: when the source last showed that it works, or said why it cannot."""
+
+
+class Flow(msgspec.Struct, eq=False):
+    """One mapping at work."""
+
+    mapping: Mapping
+    source: Source
+    filter: Filter
+    invoker: Invoker
+    lane: Lane
+    buffer: Buffer
+    breaker: Breaker
+    meter: MappingMeter
+    tally: Tally
+    polled: bool = False
+    """Since its source was opened."""
+
+    def arrived(self, page: Page) -> tuple[Sequence[Record], Sequence[Record]]:
+        """Counts a page in; gives the records that match the filter, and the rest."""
+        self.polled = True
+        self.tally.polled += len(page.records)
+        self.tally.lag = page.lag if page.records else 0.0
+        self.tally.alive_at = anyio.current_time()
+        kept, removed = self.filter.split(page.records)
+        if removed:
+            self.tally.filtered += len(removed)
+            self.tally.removed.extend(record.id for record in removed)
+            self.meter.filtered(len(removed))
+        return kept, removed
+
+    def ended(self, batch: Batch, outcome: Outcome, verdict: Verdict, luck: float) -> None:
+        """Writes down how an invocation went: tally, metrics, breaker, one log line."""
+        self.tally.succeeded += len(verdict.done)
+        self.tally.failed += len(verdict.failed)
+        if isinstance(outcome, Failed):
+            self.tally.failures.append(failure_of(outcome))
+            self.meter.invoke_error()
+        if isinstance(outcome, Succeeded) or outcome.ran:
+            self.meter.invoked(len(batch.records))
+            errored = isinstance(outcome, Failed)
+            self.breaker.ended(failed=errored, now=anyio.current_time(), luck=luck)
+            self._count_failed(batch, outcome, verdict)
+        else:
+            self.meter.retried("throttle")
+        log.info(
+            "batch_done",
+            mapping=self.mapping.name,
+            function=self.mapping.function,
+            request_id=outcome.request_id,
+            batch_size=len(batch.records),
+            trigger=batch.trigger,
+            outcome="success" if isinstance(outcome, Succeeded) else outcome.kind,
+            failed=len(verdict.failed),
+            retried=sum(len(again.records) for again in verdict.retry),
+            duration_ms=round(outcome.duration * 1000, 1),
+            attempt=batch.attempt,
+        )
+
+    def _count_failed(self, batch: Batch, outcome: Outcome, verdict: Verdict) -> None:
+        """ESM-97: a non-empty failure list counts all events of its invocation."""
+        if isinstance(outcome, Failed):
+            self.meter.failed_invoke(len(batch.records), outcome.kind)
+            self.meter.retried("function_error")
+        elif verdict.failed:
+            self.meter.failed_invoke(len(batch.records), "partial" if verdict.done else "response")
+            self.meter.retried("partial")
+
+
+def failure_of(outcome: Failed) -> Failure:
+    """What is remembered of a failed invocation: type and message, never a payload."""
+    try:
+        error = msgspec.json.decode(outcome.error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        error = None
+    if not isinstance(error, dict):
+        error = {}
+    what = str(error.get("errorType") or outcome.kind)
+    message = str(error.get("errorMessage") or "")
+    return Failure(at=time.time(), what=what[:80], message=message[:300], request_id=outcome.request_id)

@@ -1,0 +1,80 @@
+"""The batching window: collects records into batches by count, bytes and time, and says why it let one go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+
+from bridge.record import Batch, Record, Trigger
+
+PAYLOAD_LIMIT = 6_291_456
+"""Bytes of the final JSON, metadata of each record included (SQS-8)."""
+ENVELOPE = len('{"Records":[]}')
+
+
+class Batcher:
+    """One open batch at a time (SQS-7). Times are monotonic seconds.
+
+    The first record opens the window. A record that does not fit any more opens the next batch (SQS-8).
+    """
+
+    def __init__(self, partition: str, size: int, window: float, *, limit: int = PAYLOAD_LIMIT) -> None:
+        self._partition = partition
+        self._size = size
+        self._window = window
+        self._limit = limit
+        self._ready: list[Batch] = []
+        self._open: list[Record] = []
+        self._bytes = ENVELOPE
+        self._closes_at = inf
+
+    def __repr__(self) -> str:
+        return f"<Batcher {len(self._open)} of {self._size} records, {self._bytes} bytes, {len(self._ready)} ready>"
+
+    @property
+    def count(self) -> int:
+        """Records in the open batch."""
+        return len(self._open)
+
+    @property
+    def room(self) -> int:
+        """How many more records the open batch takes."""
+        return self._size - len(self._open)
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the open batch must go; none when there is no open batch."""
+        return max(0.0, self._closes_at - now) if self._open else None
+
+    def add(self, records: Iterable[Record], now: float) -> None:
+        """Takes records in, in order."""
+        for record in records:
+            weight = len(record.json) + (1 if self._open else 0)
+            if self._open and self._bytes + weight > self._limit:
+                self._close("bytes")
+                weight = len(record.json)
+            if not self._open:
+                self._closes_at = now + self._window
+            self._open.append(record)
+            self._bytes += weight
+            if len(self._open) >= self._size:
+                self._close("size")
+
+    def take(self, now: float) -> list[Batch]:
+        """The batches that are due, in order; each is given once."""
+        if self._open and now >= self._closes_at:
+            self._close("window")
+        ready, self._ready = self._ready, []
+        return ready
+
+    def flush(self) -> list[Batch]:
+        """Everything, because nothing will follow."""
+        if self._open:
+            self._close("flush")
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _close(self, trigger: Trigger) -> None:
+        self._ready.append(Batch(tuple(self._open), self._partition, trigger))
+        self._open = []
+        self._bytes = ENVELOPE
+        self._closes_at = inf

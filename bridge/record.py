@@ -1,0 +1,64 @@
+"""What flows: records, the pages they arrive in and the batches they leave in."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any, Literal
+
+import msgspec
+
+Trigger = Literal["size", "bytes", "window", "flush", "retry", "final"]
+"""Why the batcher let a batch go."""
+
+
+class Record(msgspec.Struct, frozen=True, eq=False):
+    """One delivery of one event. It holds the event for the handler and the receipt for its source.
+
+    Two deliveries of one message are two records: identity, not equality, is what counts.
+    """
+
+    id: str
+    """What a handler names in ``batchItemFailures``."""
+    json: bytes
+    """The record as it will stand in the event, encoded once; its length is its size."""
+    arrived_at: float
+    """Epoch seconds, as the source reports it."""
+    deliveries: int = 1
+    """How often the source has handed it out, this time included."""
+    attempts: int = 0
+    """Invocations it already used up (asynchronous events; elsewhere 0)."""
+    held_until: float = inf
+    """Monotonic seconds, fixed at receive: when the source takes it back by itself."""
+    receipt: Any = None
+    """Whatever the source needs to settle it. Nobody else looks inside."""
+    request_id: str | None = None
+    """Asynchronous events keep one request id over all attempts."""
+
+
+class Page(msgspec.Struct, frozen=True, eq=False):
+    """What one fetch gave."""
+
+    records: tuple[Record, ...] = ()
+    caught_up: bool = True
+    """The source had nothing more at that moment."""
+    lag: float | None = None
+    """Seconds between the tip of the source and this page, where the source tells."""
+    full: bool = False
+    """As many records as were asked for: more are probably waiting."""
+
+
+class Batch(msgspec.Struct, frozen=True, eq=False):
+    """Records that go to the handler together."""
+
+    records: tuple[Record, ...]
+    partition: str
+    trigger: Trigger
+    attempt: int = 1
+    """The invocation that this batch goes into, counted from 1."""
+    deferrals: int = 0
+    """How often in a row it was not run: throttled, or out of reach. Such a try uses up no attempt."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the records' JSON, without envelope and separators."""
+        return sum(len(record.json) for record in self.records)

@@ -1,0 +1,139 @@
+"""Where records come from: the contract that every source keeps. tests/contracts/source.py is its specification."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping as Dict, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+
+import msgspec
+
+from bridge.mapping import Mapping
+from bridge.record import Batch, Page, Record
+
+if TYPE_CHECKING:
+    from bridge.aws import Aws
+    from bridge.pipeline.scaling import Scaling
+    from bridge.pipeline.verdict import Policy
+    from bridge.telemetry.metrics import MappingMeter
+
+SOURCES = {
+    "sqs": "bridge.sources.sqs:SqsSource",
+}
+"""The service in the ARN -> ``module:Class``."""
+
+
+class Bound(NamedTuple):
+    """The range and default of one option where it applies; ``most`` 0 with ``least`` 0: it does not apply."""
+
+    least: float
+    most: float
+    default: float
+
+
+class Limits(NamedTuple):
+    """What one kind of source allows. ``what`` names it in messages: `an SQS FIFO queue`."""
+
+    what: str
+    batch_size: Bound
+    window: Bound
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What a source is given besides its mapping."""
+
+    aws: Aws
+    meter: MappingMeter
+    timeout: float
+    """The function's Timeout, seconds."""
+    trouble: Callable[[str | None], None]
+    """Told in one line what the source is waiting for while it cannot work (`the queue does not exist`), none when it
+    goes on; repeated lines are logged once."""
+
+
+class Partition(Protocol):
+    """A part of a source whose records are taken one after another: a queue, a lane of a shard, a topic partition.
+
+    Several runners may call it at the same time if ``Source.scaling`` asks for several; each record belongs to the
+    runner that fetched it until it settles it.
+    """
+
+    id: str
+
+    async def fetch(self, limit: int, wait: float) -> Page:
+        """At most ``limit`` records; waits at most ``wait`` seconds for the first one, then gives an empty page.
+
+        Raises PartitionEnded when nothing will follow, HoldLost when it is not ours any more, RemoteError when the
+        source failed for good (passing faults are retried below). A cancelled fetch loses nothing: what the server
+        already handed out comes back by itself.
+        """
+        ...
+
+    async def hold(self, batch: Batch) -> tuple[Record, ...]:
+        """Called before every attempt. Gives those records of the batch that are no longer ours: they come again by
+        themselves and must be neither invoked nor settled. Raises HoldLost when the whole partition is lost.
+        """
+        ...
+
+    async def settle(
+        self, done: Sequence[Record] = (), failed: Sequence[Record] = (), unstarted: Sequence[Record] = ()
+    ) -> None:
+        """The last word about records, each at most once.
+
+        ``done`` never come again (it returns once that is certain to be carried out or retried); ``failed`` come again
+        when the time they were received with is over (SQS-25), also when they had been held longer; ``unstarted`` were
+        never handed to the handler and come again at once. Safe to call while being cancelled, under a shield.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """After PartitionEnded and the last settle: only then what depends on this partition is yielded."""
+        ...
+
+
+class Source(Protocol):
+    """One event source of one mapping. An async context manager: entering opens it (SDK imports happen here, NotFound
+    and AccessDenied come from here), leaving settles what is pending, bounded in time, and closes it.
+    """
+
+    data_key: str
+    """The member of a record that filters see decoded (FLT-40)."""
+
+    def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None: ...
+
+    @classmethod
+    def limits(cls, mapping_source: str) -> Limits:
+        """Ranges and defaults for the source with this ARN; FIFO queues differ from standard ones."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+    def partitions(self) -> AsyncIterator[Partition]:
+        """Yields each partition when this instance may start it. Waits and yields, nothing else."""
+        ...
+
+    def policy(self) -> Policy:
+        """How outcomes become verdicts here."""
+        ...
+
+    def scaling(self) -> Scaling:
+        """How many runners a partition deserves; a fresh, private object per partition."""
+        ...
+
+    def event(self, batch: Batch, extra: Dict[str, bytes]) -> bytes:
+        """The payload: the records' bytes, joined; ``extra`` are further top-level members (window fields)."""
+        ...
+
+    def view(self, record: Record) -> Any:
+        """What patterns are matched against: the record as the function gets it, its data key decoded (FLT-44).
+        Parsed once for all patterns, and only when there are patterns.
+        """
+        ...
+
+    async def backlog(self) -> int | None:
+        """Records that wait at the source now, as far as it can say; asked only on demand."""
+        ...

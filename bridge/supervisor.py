@@ -1,0 +1,412 @@
+"""Runs the mappings: their states, restarts and pauses, and the watch over what stands still."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+import structlog
+
+from bridge.crew import Crew
+from bridge.errors import BridgeError
+from bridge.flow import Buffer, Filter, Flow, Tally
+from bridge.invoker import Invoker
+from bridge.mapping import Mapping
+from bridge.pipeline.breaker import Breaker
+from bridge.snapshot import Failure, Gate, MappingView
+from bridge.sources import SOURCES, Source, Surroundings
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from bridge.aws import Aws
+    from bridge.telemetry.metrics import MappingMeter, Metrics
+
+log = structlog.get_logger()
+
+FIRST_RESTART = 0.5
+LONGEST_RESTART = 30.0
+FORGIVEN_AFTER = 60.0
+"""A mapping that ran so many seconds begins its restart delays anew."""
+STALL_MARGIN = 10.0
+"""Seconds that a station may be late before its mapping counts as stalled."""
+WATCH_EVERY = 1.0
+
+
+class Pauses(Protocol):
+    """Which mappings were paused, across restarts: the part of the state store that is needed here."""
+
+    async def paused(self) -> frozenset[str]: ...
+
+    async def pause(self, uuid: str) -> None: ...
+
+    async def resume(self, uuid: str) -> None: ...
+
+
+class Supervised:
+    """One mapping: opens its source, runs its crews, and starts them again with back-off when they fall."""
+
+    def __init__(
+        self, mapping: Mapping, invoker: Invoker, aws: Aws, meter: MappingMeter, buffer: Buffer, *, paused: bool
+    ) -> None:
+        self.mapping = mapping
+        self.paused = paused
+        self._invoker = invoker
+        self._aws = aws
+        self._meter = meter
+        self._buffer = buffer
+        self._breaker = Breaker()
+        self._tally = Tally()
+        self._flow: Flow | None = None
+        self._crews: list[Crew] = []
+        self._attempt: anyio.CancelScope | None = None
+        self._partitions: anyio.CancelScope | None = None
+        self._changed = anyio.Event()
+        self._closing = False
+        self._trouble: Gate | None = None
+        self._stalled = False
+        self.state = "Creating" if self.wanted else "Disabled"
+        self._since = time.time()
+        meter.state(self.state)
+
+    def __repr__(self) -> str:
+        return f"<Supervised {self.mapping.name}: {self.state}, {self._crews!r}>"
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it should poll."""
+        return self.mapping.enabled and not self.paused and not self._closing
+
+    @property
+    def ready(self) -> bool:
+        """It polls and the source answers, or it has no need to."""
+        if self.state != "Enabled":
+            return self.state == "Disabled"
+        return self._trouble is None and not self._stalled
+
+    @property
+    def explained(self) -> bool:
+        """It has polled, or stands in a state that ``show`` explains."""
+        return self.ready or self._trouble is not None or self._held_by() is not None
+
+    # Its life.
+
+    async def run(self) -> None:
+        """Until ``close``; polls whenever it is wanted."""
+        delay = FIRST_RESTART
+        while not self._closing:
+            if not self.wanted:
+                self._become("Disabled")
+                await self._changed.wait()
+                continue
+            started = anyio.current_time()
+            failure = await self._try()
+            if anyio.current_time() - started > FORGIVEN_AFTER:
+                delay = FIRST_RESTART
+            if failure and self.wanted:
+                self._fell(failure)
+                with anyio.move_on_after(delay * random.uniform(0.5, 1)):  # noqa: S311 - jitter
+                    await self._changed.wait()
+                delay = min(delay * 2, LONGEST_RESTART)
+        self._become("Deleting")
+
+    async def _try(self) -> BaseException | None:
+        """Runs until it is drained, or gives what made it fall."""
+        try:
+            with anyio.CancelScope() as self._attempt:
+                await self._open_and_run()
+        except Exception as error:  # noqa: BLE001 - a crash here restarts this mapping, never its neighbours
+            return first_cause(error)
+        finally:
+            self._attempt, self._flow, self._crews = None, None, []
+        if self._stalled:
+            await self._aws.renew("sqs", self.mapping.aws, self.mapping.source_arn.region)
+            return BridgeError("it stood still and was started again with fresh clients")
+        return None
+
+    async def _open_and_run(self) -> None:
+        mapping, function = self.mapping, self._invoker.function
+        kind = source_class(mapping)
+        surroundings = Surroundings(self._aws, self._meter, function.timeout, self._told)
+        with self._invoker.lane(mapping.name) as lane:
+            async with kind(mapping, surroundings) as source:
+                self._flow = Flow(
+                    mapping=mapping,
+                    source=source,
+                    filter=Filter(mapping, source.view, source.data_key),
+                    invoker=self._invoker,
+                    lane=lane,
+                    buffer=self._buffer,
+                    breaker=self._breaker,
+                    meter=self._meter,
+                    tally=self._tally,
+                )
+                await self._run_partitions(source, self._flow)
+
+    async def _run_partitions(self, source: Source, flow: Flow) -> None:
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as self._partitions:
+                async for partition in source.partitions():
+                    crew = Crew(flow, partition, polled=self._polled)
+                    self._crews.append(crew)
+                    tasks.start_soon(crew.run, name=f"crew {self.mapping.name} {partition.id}")
+            self._partitions = None
+            if not self.wanted:
+                self._drain()
+
+    def _polled(self) -> None:
+        """A poll came back: it works."""
+        self._told(None)
+        self._stalled = False
+        if self.wanted and self.state != "Enabled":
+            self._become("Enabled")
+
+    def _told(self, line: str | None) -> None:
+        """The source says what it waits for, or that it goes on."""
+        self._tally.alive_at = anyio.current_time()
+        if line is None:
+            if self._trouble and self._flow:
+                log.info("mapping_recovered", mapping=self.mapping.name)
+            self._trouble = None
+        elif self._trouble is None or self._trouble.detail != line:
+            self._trouble = Gate("endpoint", time.time(), line)
+            log.warning("mapping_waits", mapping=self.mapping.name, detail=line)
+
+    def _fell(self, failure: BaseException) -> None:
+        line = str(failure) or type(failure).__name__
+        known = isinstance(failure, BridgeError)
+        if self._trouble is None or self._trouble.detail != line:
+            log.error("mapping_failed", mapping=self.mapping.name, error=line, exc_info=None if known else failure)
+            self._tally.failures.append(Failure(at=time.time(), what=type(failure).__name__, message=line[:300]))
+            self._trouble = Gate("opening" if known else "crashed", time.time(), line)
+
+    # What others ask of it.
+
+    def change(self, *, paused: bool) -> None:
+        """Pauses or resumes."""
+        if paused != self.paused:
+            self.paused = paused
+            if self.mapping.enabled:
+                self._become("Disabling" if paused else "Enabling")
+            self._turn()
+
+    def close(self) -> None:
+        """Drains; ``run`` returns when all is settled."""
+        self._closing = True
+        self._turn()
+
+    def hurry(self) -> None:
+        """Before ``run`` is cancelled: bounds the settles that may be under way."""
+        for crew in self._crews:
+            crew.hurry()
+
+    async def stopped(self) -> None:
+        """Returns when nothing runs any more."""
+        while self.state != "Disabled" and not self._closing:
+            await self._changed.wait()
+
+    def watch(self, now: float) -> None:
+        """Restarts the mapping when one of its stations is much later than it should be."""
+        late = now - STALL_MARGIN
+        if (
+            self._attempt
+            and not self._stalled
+            and self._tally.alive_at < late
+            and any(c.due() < late for c in self._crews)
+        ):
+            log.error("mapping_stalled", mapping=self.mapping.name, runners=repr(self._crews))
+            self._stalled = True
+            self.hurry()
+            self._attempt.cancel()
+
+    async def backlog(self) -> int | None:
+        """Records that wait at the source."""
+        return await self._flow.source.backlog() if self._flow else None
+
+    def _turn(self) -> None:
+        if not self.wanted:
+            self._drain()
+        self._signal()
+
+    def _drain(self) -> None:
+        if self._partitions:
+            self._partitions.cancel()
+        elif self._attempt and not self._crews:
+            self._attempt.cancel()  # still opening
+        for crew in self._crews:
+            crew.drain()
+
+    def _become(self, state: str) -> None:
+        if state != self.state:
+            log.debug("mapping_state", mapping=self.mapping.name, state=state, was=self.state)
+            self.state = state
+            self._since = time.time()
+            self._meter.state(state)
+            self._signal()
+
+    def _signal(self) -> None:
+        event, self._changed = self._changed, anyio.Event()
+        event.set()
+
+    # What it says about itself.
+
+    def view(self) -> MappingView:
+        """A snapshot."""
+        runners = tuple(view for crew in self._crews for view in crew.views())
+        tally, mapping = self._tally, self.mapping
+        last = tally.failures[-1] if tally.failures else None
+        return MappingView(
+            name=mapping.name,
+            uuid=mapping.uuid,
+            function=mapping.function,
+            source_arn=str(mapping.source_arn),
+            source=mapping.source,
+            state=self.state,
+            ready=self.ready,
+            gate=self._gate() or self._held_by() or Gate("opening", self._since, "opens its source"),
+            in_flight=sum(view.in_flight for view in runners),
+            lag_seconds=tally.lag,
+            last_error=f"{last.what}: {last.message}" if last else None,
+            runners=runners,
+            failures=tuple(tally.failures),
+            filtered_ids=tuple(tally.removed),
+            polled=tally.polled,
+            filtered=tally.filtered,
+            succeeded=tally.succeeded,
+            failed=tally.failed,
+        )
+
+    def _gate(self) -> Gate | None:
+        if self._closing or self.state == "Disabling":
+            return Gate("draining", self._since, "finishes what runs, gives back the rest")
+        if not self.mapping.enabled:
+            return Gate("disabled", self._since, "Enabled is false in the configuration")
+        if self.paused:
+            return Gate("paused", self._since, "until it is resumed")
+        return self._trouble
+
+    def _held_by(self) -> Gate | None:
+        """The gate of the runner that is held longest."""
+        gates = (runner.gate for crew in self._crews for runner in crew.views())
+        return min(gates, key=lambda gate: gate.since, default=None)
+
+
+class Supervisor:
+    """All mappings of the daemon."""
+
+    def __init__(self, aws: Aws, metrics: Metrics, buffer: Buffer, pauses: Pauses) -> None:
+        self._aws = aws
+        self._metrics = metrics
+        self._buffer = buffer
+        self._pauses = pauses
+        self._mappings: dict[str, Supervised] = {}
+        self._ended: dict[str, anyio.Event] = {}
+        self._tasks: TaskGroup | None = None
+        self.watched = anyio.Event()
+        """Set and replaced after each look at the mappings: proof that the event loop and the watch are alive."""
+
+    def __repr__(self) -> str:
+        return f"<Supervisor {list(self._mappings.values())!r}>"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Mappings can be added inside; leaving cancels what still runs, settles bounded."""
+        async with anyio.create_task_group() as self._tasks:
+            self._tasks.start_soon(self._watch, name="watch")
+            try:
+                yield
+            finally:
+                for supervised in self._mappings.values():
+                    supervised.hurry()
+                self._tasks.cancel_scope.cancel()
+
+    @property
+    def mappings(self) -> tuple[Supervised, ...]:
+        """In the order in which they were added."""
+        return tuple(self._mappings.values())
+
+    async def add(self, mapping: Mapping, invoker: Invoker) -> None:
+        """Starts a mapping; returns at once."""
+        assert self._tasks is not None  # noqa: S101 - only inside running()
+        meter = self._metrics.mapping_meter(mapping.name, mapping.source, mapping.function)
+        paused = mapping.uuid in await self._pauses.paused()
+        supervised = Supervised(mapping, invoker, self._aws, meter, self._buffer, paused=paused)
+        self._mappings[mapping.name] = supervised
+        ended = self._ended[mapping.name] = anyio.Event()
+        self._tasks.start_soon(self._run, supervised, meter, ended, name=f"mapping {mapping.name}")
+
+    async def remove(self, name: str) -> None:
+        """Drains a mapping and forgets it."""
+        self._mappings[name].close()
+        await self._ended[name].wait()
+        del self._mappings[name], self._ended[name]
+
+    async def drain(self) -> None:
+        """Drains all; returns when nothing runs any more."""
+        for supervised in self._mappings.values():
+            supervised.close()
+        for ended in self._ended.values():
+            await ended.wait()
+
+    def find(self, name: str) -> Supervised:
+        """By name or UUID; KeyError when there is none."""
+        for supervised in self._mappings.values():
+            if name in (supervised.mapping.name, supervised.mapping.uuid):
+                return supervised
+        raise KeyError(name)
+
+    async def pause(self, name: str, *, wait: bool) -> MappingView:
+        """Survives restarts. With ``wait`` returns when nothing runs any more."""
+        supervised = self.find(name)
+        await self._pauses.pause(supervised.mapping.uuid)
+        supervised.change(paused=True)
+        if wait:
+            await supervised.stopped()
+        return supervised.view()
+
+    async def resume(self, name: str) -> MappingView:
+        """Undoes ``pause``."""
+        supervised = self.find(name)
+        await self._pauses.resume(supervised.mapping.uuid)
+        supervised.change(paused=False)
+        return supervised.view()
+
+    async def _run(self, supervised: Supervised, meter: MappingMeter, ended: anyio.Event) -> None:
+        try:
+            await supervised.run()
+        finally:
+            meter.close()
+            ended.set()
+
+    async def _watch(self) -> None:
+        while True:
+            await anyio.sleep(WATCH_EVERY)
+            for supervised in self._mappings.values():
+                supervised.watch(anyio.current_time())
+            event, self.watched = self.watched, anyio.Event()
+            event.set()
+
+
+def source_class(mapping: Mapping) -> type[Source]:
+    """The class that SOURCES names for the mapping's kind of source."""
+    module, _, name = SOURCES[mapping.source].partition(":")
+    kind: type[Source] = getattr(import_module(module), name)
+    return kind
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The first error inside nested exception groups."""
+    return next(_leaves(error))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -1,0 +1,49 @@
+"""An event loop that skips its own sleeps, so that a five-minute window takes milliseconds.
+
+For loops whose peers live inside them: a peer in another thread or process looks like eternity to it, so those are
+refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import Any
+
+
+class SkippingSelector(selectors.DefaultSelector):
+    """Waits for real sockets for a moment, then is at the time of the next timer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        only_the_wakeup_pipe = len(self.get_map()) <= 1
+        ready = super().select(0 if only_the_wakeup_pipe else 0.0005)
+        if not ready:
+            self.skipped += timeout
+        return ready
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """``loop.time()`` runs ahead of the real clock by all the sleeps it skipped."""
+
+    def __init__(self) -> None:
+        self._skipping = SkippingSelector()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return super().time() + self._skipping.skipped
+
+    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("a child process lives in real time: use the ordinary loop")
+
+    def run_in_executor(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("a thread lives in real time: use the ordinary loop")
+
+
+SKIPPING = ("asyncio", {"loop_factory": SkippingLoop})
+"""What a module's ``anyio_backend`` fixture returns to own the clock."""
