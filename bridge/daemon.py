@@ -1,0 +1,324 @@
+"""The daemon: start order, stop order, signals, reload, and what it says about itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+import anyio
+import msgspec
+import structlog
+
+from bridge import __version__
+from bridge.admin.server import AdminServer
+from bridge.aws import Aws
+from bridge.errors import ConfigError, UsageError
+from bridge.executors import EXECUTORS, Executor, Surroundings
+from bridge.flow import Buffer
+from bridge.function import Function
+from bridge.invoker import Invoker
+from bridge.leash import Leash
+from bridge.notify import Notifier
+from bridge.settings import Settings
+from bridge.snapshot import FunctionView, MappingView, Snapshot
+from bridge.stores import open_store
+from bridge.supervisor import Supervisor
+from bridge.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup, TaskStatus
+
+    from bridge.stores import Store
+
+log = structlog.get_logger()
+
+RESTART_ONLY = ("state", "admin_host", "admin_port", "admin_token", "max_buffered_bytes", "log_level", "log_format")
+"""Settings that a reload does not touch."""
+
+
+Around = Callable[[Settings, Leash], AbstractAsyncContextManager[Settings]]
+
+
+class Hosted(NamedTuple):
+    """A function in service."""
+
+    invoker: Invoker
+    stop: anyio.Event
+    ended: anyio.Event
+
+
+class Daemon:
+    """Everything that ``bridge run`` runs. ``load`` reads the configuration again for a reload.
+
+    ``around`` is entered once the leash is there and gives the settings to run with: the seam for an endpoint of ours.
+    """
+
+    def __init__(
+        self, settings: Settings, load: Callable[[], Settings], *, around: Around | None = None, signals: bool = True
+    ) -> None:
+        self.settings = settings
+        self._load = load
+        self._around = around or as_configured
+        self._signals = signals
+        self.metrics = Metrics()
+        self.admin: AdminServer | None = None
+        self._buffer = Buffer(settings.max_buffered_bytes)
+        self._notifier = Notifier()
+        self._functions: dict[str, Hosted] = {}
+        self._aws = Aws(self.metrics.api_meter())
+        self._leash = Leash()
+        self._store: Store | None = None
+        self._supervisor: Supervisor | None = None
+        self._hosts: TaskGroup | None = None
+        self._stopping = anyio.Event()
+        self._reloading = anyio.Event()
+        self._ready = False
+        self._status = 0
+        self._started_at = time.time()
+
+    def __repr__(self) -> str:
+        return f"<Daemon {self._supervisor!r}>"
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """Only while it runs."""
+        assert self._supervisor is not None  # noqa: S101
+        return self._supervisor
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> int:
+        """Until a signal or ``stop``; gives the exit status. Started when the mappings are."""
+        async with anyio.create_task_group() as tasks:
+            if self._signals:
+                await tasks.start(self._listen, tasks.cancel_scope, name="signals")
+            await self._live(task_status)
+            tasks.cancel_scope.cancel()
+        return self._status
+
+    def stop(self) -> None:
+        """Drains, then ends."""
+        self._stopping.set()
+
+    # Start and stop, in this order.
+
+    async def _live(self, task_status: TaskStatus[None]) -> None:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._leash)
+            self._store = await stack.enter_async_context(open_store(self.settings.state))
+            if self.settings.admin_host is not None:
+                self.admin = await stack.enter_async_context(
+                    AdminServer(
+                        self,
+                        self.metrics,
+                        self.settings.admin_host,
+                        self.settings.admin_port or 0,
+                        self.settings.admin_token,
+                    )
+                )
+            await stack.enter_async_context(self._aws)
+            self.settings = await stack.enter_async_context(self._around(self.settings, self._leash))
+            await stack.enter_async_context(self._hosting())
+            for function in self.settings.functions.values():
+                await self._host(function)
+            self._supervisor = Supervisor(self._aws, self.metrics, self._buffer, self._store)
+            await stack.enter_async_context(self._supervisor.running())
+            for mapping in self.settings.mappings.values():
+                await self._supervisor.add(mapping, self._functions[mapping.function].invoker)
+            log.info("started", version=__version__, mappings=len(self.settings.mappings), config=self.settings.file)
+            task_status.started()
+            await self._watch_until_stopped()
+            await self._drain()
+
+    async def _watch_until_stopped(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._tell_manager, name="service manager")
+            tasks.start_soon(self._reload_when_told, name="reload")
+            await self._stopping.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _drain(self) -> None:
+        """Stop receiving, let running invocations end, settle, give back what was not started."""
+        self._notifier.stopping("draining")
+        log.info("draining", grace=self.settings.shutdown_grace)
+        with anyio.move_on_after(self.settings.shutdown_grace) as grace:
+            await self.supervisor.drain()
+        if grace.cancelled_caught:
+            left = {view.name: view.in_flight for view in self.snapshot().mappings if view.in_flight}
+            log.warning("shutdown_grace_over", grace=self.settings.shutdown_grace, cancelled=left)
+        log.info("stopped")
+
+    async def _listen(
+        self, scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            task_status.started()
+            async for number in received:
+                if number == signal.SIGHUP:
+                    self._reloading.set()
+                elif self._stopping.is_set():
+                    self._status = 128 + number
+                    log.warning("stopped_at_once", signal=signal.Signals(number).name)
+                    scope.cancel()
+                    return
+                else:
+                    self.stop()
+
+    # Functions.
+
+    @asynccontextmanager
+    async def _hosting(self) -> AsyncIterator[None]:
+        """The task group that owns the executors; they end after the mappings."""
+        async with anyio.create_task_group() as self._hosts:
+            try:
+                yield
+            finally:
+                for hosted in self._functions.values():
+                    hosted.stop.set()
+
+    async def _host(self, function: Function) -> None:
+        assert self._hosts is not None  # noqa: S101
+        await self._hosts.start(self._serve, function, name=f"function {function.name}")
+
+    async def _serve(self, function: Function, *, task_status: TaskStatus[None]) -> None:
+        surroundings = Surroundings(self._leash, self._aws.credentials(function.aws))
+        meter = self.metrics.function_meter(function.name)
+        ended = anyio.Event()
+        try:
+            async with executor_class(function)(function, surroundings) as executor:
+                hosted = Hosted(Invoker(executor, meter), anyio.Event(), ended)
+                self._functions[function.name] = hosted
+                task_status.started()
+                await hosted.stop.wait()
+        finally:
+            meter.close()
+            ended.set()
+
+    async def _dismiss(self, name: str) -> None:
+        hosted = self._functions.pop(name)
+        hosted.stop.set()
+        await hosted.ended.wait()
+
+    # Reload.
+
+    async def _reload_when_told(self) -> None:
+        while True:
+            await self._reloading.wait()
+            self._reloading = anyio.Event()
+            self._notifier.reloading()
+            try:
+                await self._reload(self._load())
+            except ConfigError as error:
+                log.error("reload_failed", problems=error.problems[:20], kept="the configuration from before")
+            except UsageError as error:
+                log.error("reload_failed", problems=[str(error)], kept="what could be kept")
+            self._notifier.ready(self._summary())
+
+    async def _reload(self, new: Settings) -> None:
+        """Touches only what changed: drains those mappings, and no others, then starts them anew."""
+        old = self.settings
+        changed = {name for name, function in old.functions.items() if new.functions.get(name) != function}
+        stale = [
+            name
+            for name, mapping in old.mappings.items()
+            if new.mappings.get(name) != mapping or mapping.function in changed
+        ]
+        async with anyio.create_task_group() as tasks:
+            for name in stale:
+                tasks.start_soon(self.supervisor.remove, name)
+        for name in changed & self._functions.keys():
+            await self._dismiss(name)
+        fixed = {name: getattr(old, name) for name in RESTART_ONLY}
+        self.settings = msgspec.structs.replace(new, **fixed)
+        for name, function in new.functions.items():
+            if name not in self._functions:
+                await self._host(function)
+        running = {supervised.mapping.name for supervised in self.supervisor.mappings}
+        for name, mapping in new.mappings.items():
+            if name not in running:
+                await self.supervisor.add(mapping, self._functions[mapping.function].invoker)
+        ignored = [name for name in RESTART_ONLY if getattr(new, name) != fixed[name]]
+        if ignored:
+            log.warning("reload_needs_restart", settings=ignored)
+        log.info("reloaded", restarted=[name for name in stale if name in new.mappings],
+                 removed=[name for name in stale if name not in new.mappings], functions=sorted(changed))  # fmt: skip
+
+    # What it says about itself.
+
+    async def _tell_manager(self) -> None:
+        """READY, STATUS and the watchdog: fed by the supervisor's own loop, so that it starves when that is stuck."""
+        fed = 0.0
+        while True:
+            await self.supervisor.watched.wait()
+            if not self._ready and all(supervised.explained for supervised in self.supervisor.mappings):
+                self._ready = True
+                self._notifier.ready(self._summary())
+                log.info("ready", mappings=self._summary())
+            if self._notifier.watchdog and anyio.current_time() - fed >= self._notifier.watchdog / 3:
+                fed = anyio.current_time()
+                self._notifier.alive()
+                self._notifier.status(self._summary())
+
+    def _summary(self) -> str:
+        mappings = self.supervisor.mappings
+        polling = sum(supervised.state == "Enabled" and supervised.ready for supervised in mappings)
+        return f"{polling} of {len(mappings)} mappings poll"
+
+    def snapshot(self) -> Snapshot:
+        """The state of everything, as `/state` gives it."""
+        mappings = self._supervisor.mappings if self._supervisor else ()
+        return Snapshot(
+            version=__version__,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            at=time.time(),
+            draining=self._stopping.is_set(),
+            buffered_bytes=self._buffer.held,
+            max_buffered_bytes=self._buffer.limit,
+            mappings=tuple(supervised.view() for supervised in mappings),
+            functions=tuple(view_of(hosted.invoker) for hosted in self._functions.values()),
+        )
+
+    async def pause(self, name: str, *, wait: bool) -> MappingView:
+        """Control: KeyError when there is no such mapping."""
+        return await self.supervisor.pause(name, wait=wait)
+
+    async def resume(self, name: str) -> MappingView:
+        """Control."""
+        return await self.supervisor.resume(name)
+
+    async def backlog(self, name: str) -> int | None:
+        """Control."""
+        return await self.supervisor.find(name).backlog()
+
+
+def view_of(invoker: Invoker) -> FunctionView:
+    """A function's part of the snapshot."""
+    environments = invoker.executor.environments()
+    return FunctionView(
+        name=invoker.function.name,
+        arn=invoker.function.arn,
+        concurrency=invoker.limit,
+        busy=environments.busy,
+        idle=environments.idle,
+        starting=environments.starting,
+        waiting={lane.mapping: lane.waiting for lane in invoker.lanes},
+        invocations=invoker.invocations,
+        errors=invoker.errors,
+    )
+
+
+def executor_class(function: Function) -> type[Executor]:
+    """The class that EXECUTORS names for the function's kind."""
+    module, _, name = EXECUTORS[function.kind].partition(":")
+    kind: type[Executor] = getattr(import_module(module), name)
+    return kind
+
+
+@asynccontextmanager
+async def as_configured(settings: Settings, leash: Leash) -> AsyncIterator[Settings]:
+    """The settings as they are."""
+    yield settings
