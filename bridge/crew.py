@@ -80,10 +80,10 @@ class Crew:
             return 1  # a probe is one batch at a time
         return min(self._scaling.runners, self._flow.invoker.limit + 1) or 1
 
-    def _polled(self, page: Page) -> None:
+    def _polled(self, page: Page, idle: bool) -> None:
         self._has_polled()
-        waiting = self._flow.lane.waiting > 0
-        self._scaling.polled(len(page.records), full=page.full, waiting=waiting, now=anyio.current_time())
+        waiting, now = self._flow.lane.waiting > 0, anyio.current_time()
+        self._scaling.polled(len(page.records), full=page.full, waiting=waiting, idle=idle, now=now)
         self._fill()
 
     def _ended(self, outcome: Outcome) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import anyio
 import msgspec
@@ -16,11 +16,11 @@ import structlog
 
 from bridge import __version__
 from bridge.admin.server import AdminServer
-from bridge.aws import Aws
-from bridge.errors import ConfigError, UsageError
+from bridge.aws import Aws, Credentials
+from bridge.errors import BridgeError, ConfigError
 from bridge.executors import EXECUTORS, Executor, Surroundings
 from bridge.flow import Buffer
-from bridge.function import Function
+from bridge.function import AwsSettings, Function
 from bridge.invoker import Invoker
 from bridge.leash import Leash
 from bridge.notify import Notifier
@@ -41,7 +41,33 @@ RESTART_ONLY = ("state", "admin_host", "admin_port", "admin_token", "max_buffere
 """Settings that a reload does not touch."""
 
 
-Around = Callable[[Settings, Leash], AbstractAsyncContextManager[Settings]]
+class Stage(Protocol):
+    """Where the daemon plays: on the endpoints that are configured, or on one of our own."""
+
+    @property
+    def credentials(self) -> Callable[[AwsSettings], Credentials] | None:
+        """In place of the usual AWS chain; none: that."""
+        ...
+
+    async def adapt(self, settings: Settings) -> Settings:
+        """The settings to run with; called at the start and at each reload."""
+        ...
+
+
+class AsConfigured:
+    """The settings as they are."""
+
+    credentials = None
+
+    def __init__(self, _leash: Leash) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def adapt(self, settings: Settings) -> Settings:
+        return settings
 
 
 class Hosted(NamedTuple):
@@ -55,26 +81,32 @@ class Hosted(NamedTuple):
 class Daemon:
     """Everything that ``bridge run`` runs. ``load`` reads the configuration again for a reload.
 
-    ``around`` is entered once the leash is there and gives the settings to run with: the seam for an endpoint of ours.
+    ``stage`` makes the endpoint to run on, once there is a leash to hold it.
     """
 
     def __init__(
-        self, settings: Settings, load: Callable[[], Settings], *, around: Around | None = None, signals: bool = True
+        self,
+        settings: Settings,
+        load: Callable[[], Settings],
+        *,
+        stage: Callable[[Leash], AbstractAsyncContextManager[Stage]] = AsConfigured,
+        signals: bool = True,
     ) -> None:
         self.settings = settings
         self._load = load
-        self._around = around or as_configured
+        self._make_stage = stage
         self._signals = signals
         self.metrics = Metrics()
         self.admin: AdminServer | None = None
         self._buffer = Buffer(settings.max_buffered_bytes)
         self._notifier = Notifier()
         self._functions: dict[str, Hosted] = {}
-        self._aws = Aws(self.metrics.api_meter())
         self._leash = Leash()
         self._store: Store | None = None
         self._supervisor: Supervisor | None = None
         self._hosts: TaskGroup | None = None
+        self._aws: Aws
+        self._stage: Stage
         self._stopping = anyio.Event()
         self._reloading = anyio.Event()
         self._ready = False
@@ -119,8 +151,10 @@ class Daemon:
                         self.settings.admin_token,
                     )
                 )
-            await stack.enter_async_context(self._aws)
-            self.settings = await stack.enter_async_context(self._around(self.settings, self._leash))
+            self._stage = await stack.enter_async_context(self._make_stage(self._leash))
+            aws = Aws(self.metrics.api_meter(), credentials=self._stage.credentials)
+            self._aws = await stack.enter_async_context(aws)
+            self.settings = await self._stage.adapt(self.settings)
             await stack.enter_async_context(self._hosting())
             for function in self.settings.functions.values():
                 await self._host(function)
@@ -128,7 +162,13 @@ class Daemon:
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():
                 await self._supervisor.add(mapping, self._functions[mapping.function].invoker)
-            log.info("started", version=__version__, mappings=len(self.settings.mappings), config=self.settings.file)
+            log.info(
+                "started",
+                version=__version__,
+                mappings=len(self.settings.mappings),
+                config=self.settings.file,
+                admin=f"{self.admin.host}:{self.admin.port}" if self.admin else "off",
+            )
             task_status.started()
             await self._watch_until_stopped()
             await self._drain()
@@ -210,10 +250,10 @@ class Daemon:
             self._reloading = anyio.Event()
             self._notifier.reloading()
             try:
-                await self._reload(self._load())
+                await self._reload(await self._stage.adapt(self._load()))
             except ConfigError as error:
                 log.error("reload_failed", problems=error.problems[:20], kept="the configuration from before")
-            except UsageError as error:
+            except BridgeError as error:
                 log.error("reload_failed", problems=[str(error)], kept="what could be kept")
             self._notifier.ready(self._summary())
 
@@ -316,9 +356,3 @@ def executor_class(function: Function) -> type[Executor]:
     module, _, name = EXECUTORS[function.kind].partition(":")
     kind: type[Executor] = getattr(import_module(module), name)
     return kind
-
-
-@asynccontextmanager
-async def as_configured(settings: Settings, leash: Leash) -> AsyncIterator[Settings]:
-    """The settings as they are."""
-    yield settings

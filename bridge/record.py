@@ -45,6 +45,8 @@ class Page(msgspec.Struct, frozen=True, eq=False):
     """Seconds between the tip of the source and this page, where the source tells."""
     full: bool = False
     """As many records as were asked for: more are probably waiting."""
+    answered: bool = True
+    """False: the time was over before the source gave an answer; the page says nothing about it."""
 
 
 class Batch(msgspec.Struct, frozen=True, eq=False):

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 LONG_POLL = 20.0
 """Seconds that a receive waits for a first record (SQS-4)."""
-PARKED_GRACE = 1.5
+PARKED_GRACE = 1.2
 """Seconds that a parked receive may go on when its runner drains: one that is cancelled may hide what it had taken."""
 LAST_WORD = 5.0
 """Seconds for the last settles once nothing waits for us any more."""
@@ -46,7 +46,7 @@ class Runner:
         partition: Partition,
         *,
         wanted: Callable[[Runner], bool],
-        polled: Callable[[Page], None],
+        polled: Callable[[Page, bool], None],
         ended: Callable[[Outcome], None],
     ) -> None:
         self._flow = flow
@@ -126,10 +126,12 @@ class Runner:
         page = Page()
         with self._waiting(*self._polling(), grace=PARKED_GRACE, due=wait + LONG_POLL):
             page = await self._partition.fetch(self._batcher.room, wait)
+        if not page.answered:
+            return
         self._held.update(dict.fromkeys(page.records))
         flow.buffer.take(page.records)
         kept, removed = flow.arrived(page)
-        self._polled(page)
+        self._polled(page, wait >= LONG_POLL and not page.records)
         if removed:
             await self._settle(done=removed)  # SQS-65
         self._batcher.add(kept, anyio.current_time())

@@ -65,8 +65,6 @@ class MappingView(msgspec.Struct, frozen=True, kw_only=True):
     """Records settled as done by an invocation."""
     failed: int = 0
     """Records left to the source after an invocation."""
-    deleted: int = 0
-    """Records that the source confirmed as deleted, the filtered ones included."""
 
 
 class FunctionView(msgspec.Struct, frozen=True, kw_only=True):

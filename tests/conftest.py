@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+pytest_plugins = ["tests.servers"]
+
 
 @pytest.fixture
 def anyio_backend() -> str | tuple[str, dict[str, object]]:

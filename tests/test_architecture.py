@@ -15,7 +15,7 @@ ROOT = Path(bridge.__file__).parent
 LAYERS = [
     {"errors", "nearest", "record", "invocation", "function", "mapping", "filtering", "operators", "snapshot"},
     {"pipeline"},
-    {"leash", "aws", "faults", "notify", "telemetry", "sources", "executors", "stores", "samples", "runtimes"},
+    {"leash", "init", "aws", "faults", "notify", "telemetry", "sources", "executors", "stores", "samples", "runtimes"},
     {"settings", "config"},
     {"invoker", "flow"},
     {"runner"},
@@ -23,6 +23,7 @@ LAYERS = [
     {"supervisor"},
     {"local"},
     {"daemon", "admin"},
+    {"demo"},
     {"commands", "__main__"},
 ]  # fmt: skip
 """From the bottom to the top. A module imports from its own layer and those below it."""

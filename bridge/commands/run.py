@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from bridge.init import as_init
+
 HELP = "Runs the daemon in the foreground, until SIGTERM or SIGINT drains it. SIGHUP reloads the configuration."
 EXAMPLE = "bridge run --local -c bridge.yaml"
 
@@ -25,6 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The daemon's exit status."""
+    return as_init(lambda: _serve(args))
+
+
+def _serve(args: argparse.Namespace) -> int:
     from bridge.settings import Settings, load
 
     def read() -> Settings:
@@ -32,14 +38,21 @@ def run(args: argparse.Namespace) -> int:
 
     settings = read()  # before the imports below, which cost far more than a mistake should
     import anyio
+    import structlog
 
     from bridge.daemon import Daemon
+    from bridge.leash import Leash
     from bridge.telemetry import logs
 
     logs.configure(settings.log_level, settings.log_format, sys.stderr)
+    log = structlog.get_logger()
     for line in (*settings.notices, *settings.warnings):
-        logs.log.warning("configuration", detail=line)
-    around = None
-    if args.local:
-        from bridge.local import around_settings as around
-    return anyio.run(Daemon(settings, read, around=around).run)
+        log.warning("configuration", detail=line)
+    if not args.local:
+        return anyio.run(Daemon(settings, read).run)
+    from bridge.local import LocalEndpoint
+
+    def stage(leash: Leash) -> LocalEndpoint:
+        return LocalEndpoint(leash, announce=lambda line: print(line, flush=True))
+
+    return anyio.run(Daemon(settings, read, stage=stage).run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 IDLE_POLLS = 3
-"""So many thin polls in a row cost one runner."""
+"""So many thin polls in a row cost one runner; one that waited its whole time for nothing does so alone."""
 THIN = 5
 """A poll with fewer records than this is thin: one poller fewer would have collected them too."""
 FALL = 0.75
@@ -48,12 +48,13 @@ class Scaling:
         """How many runners there should be: one may collect while the others' invocations run."""
         return max(self._idle, min(self._wanted, self.concurrency + 1))
 
-    def polled(self, records: int, *, full: bool, waiting: bool, now: float) -> None:
-        """A poll ended. ``waiting``: a batch of this mapping has no slot yet, so more polls would not help."""
+    def polled(self, records: int, *, full: bool, waiting: bool, idle: bool, now: float) -> None:
+        """A poll ended. ``waiting``: a batch of this mapping has no slot yet, so more polls would not help. ``idle``:
+        nothing came in the time of a whole long poll."""
         if records >= THIN or full:
             self._thin = 0
         else:
-            self._thin += 1
+            self._thin += IDLE_POLLS if idle else 1
         if records and self._resting:
             self._resting = False
             self._thin = 0

@@ -7,9 +7,11 @@ import random
 from bridge.pipeline.scaling import Scaling
 
 
-def poll(scaling: Scaling, records: int, times: int = 1, *, waiting: bool = False, now: float = 0.0) -> int:
+def poll(
+    scaling: Scaling, records: int, times: int = 1, *, waiting: bool = False, idle: bool = False, now: float = 0.0
+) -> int:
     for _ in range(times):
-        scaling.polled(records, full=records == 10, waiting=waiting, now=now)
+        scaling.polled(records, full=records == 10, waiting=waiting, idle=idle, now=now)
     return scaling.runners
 
 
@@ -33,6 +35,14 @@ def test_thin_polls_lead_back_to_one() -> None:
     assert poll(scaling, 0, 3) == 7
     assert poll(scaling, 2, 3) == 6
     assert poll(scaling, 0, 100) == 1
+
+
+def test_one_long_poll_for_nothing_each_leads_back_to_one() -> None:
+    scaling = Scaling()
+    poll(scaling, 10, 16)
+    assert scaling.runners == 20
+    assert poll(scaling, 0, 20, idle=True) == 1
+    assert poll(scaling, 1) == 5
 
 
 def test_a_steady_trickle_does_not_swing() -> None:

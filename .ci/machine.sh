@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# What the tests, the container job and the benches need besides Python packages. Installs only what is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cache=${1:?the cache folder}
+
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need cc gcc
+need git git
+need node nodejs
+need npm npm
+need systemd-analyze systemd
+need taskset util-linux
+if [ "${BRIDGE_CI_CONTAINER:-1}" != 0 ]; then
+  need buildah buildah
+  need newuidmap uidmap
+  need mmdebstrap mmdebstrap
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "installing ${missing[*]}"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$cache/apt.log" 2>&1 ||
+    { cat "$cache/apt.log"; exit 1; }
+fi
+
+mapfile -t packages < <(grep -v '^#' .ci/npm-packages.txt)
+if ! diff -q .ci/npm-packages.txt "$cache/npm-installed.txt" >/dev/null 2>&1; then
+  echo "installing ${packages[*]}"
+  npm install --prefix "$cache" --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error "${packages[@]}"
+  cp .ci/npm-packages.txt "$cache/npm-installed.txt"
+fi
+
+# The Python runtime client runs under the user's interpreter: it is tested under each one from 3.9 on, three at least.
+candidates() {
+  local version
+  if command -v pyenv >/dev/null; then
+    for version in $(pyenv versions --bare); do echo "$(pyenv root)/versions/$version/bin/python"; done
+  fi
+  for version in 9 10 11 12 13 14; do command -v "python3.$version" || true; done
+}
+interpreters=$(
+  for python in $(candidates); do
+    "$python" -c 'import sys; sys.version_info >= (3, 9) and print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
+  done | sort -u -V | tr '\n' ' '
+)
+echo "interpreters from 3.9 on: $interpreters"
+[ "$(wc -w <<<"$interpreters")" -ge 3 ] || { echo "at least three are needed"; exit 1; }

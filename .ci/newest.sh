@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The daemon with the newest releases of everything that it depends on, in an environment of its own. The embedded endpoint
+# stays away: it pins one botocore, and so would decide which aiobotocore is tried.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${1:?the cache folder}/newest
+python3 -m venv --clear "$venv"
+unset PIP_CONSTRAINT BRIDGE_REQUIRE
+"$venv/bin/pip" install --quiet '.[test]'
+"$venv/bin/pip" list --format=freeze | grep -iE '^(aiobotocore|aiohttp|anyio|botocore|msgspec|structlog)=='
+"$venv/bin/python" -m pytest -q -p no:cacheprovider tests/test_aws.py tests/sources

@@ -1,0 +1,1 @@
+"""The admin interface: what probes, scrapers and the operations commands ask the daemon."""

@@ -1,0 +1,269 @@
+"""The HTTP server of the admin interface (interfaces.md section 4): first up, last down, and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from bridge import __version__
+from bridge.admin import views
+from bridge.admin.access import Access
+from bridge.admin.backlogs import Backlogs
+from bridge.errors import BridgeError, StateError, UsageError
+from bridge.nearest import did_you_mean
+from bridge.snapshot import Control, MappingView
+from bridge.telemetry.logs import Once
+from bridge.telemetry.metrics import Metrics
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = structlog.get_logger()
+http_log = logging.getLogger("bridge.admin.http")
+
+MOST_CONNECTIONS = 64
+MOST_BODY = 4096
+IDLE_TIMEOUT = 15.0
+"""Seconds until a connection that sends no whole request is closed."""
+BODY_TIMEOUT = 5.0
+READER_TIMEOUT = 30_000
+"""Milliseconds until a connection whose client takes nothing is closed by the kernel."""
+STOP_TIMEOUT = 0.5
+
+HEADERS = {
+    "Server": "bridge",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class PauseRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a pause; it may be left out."""
+
+    wait: bool = True
+
+
+class ResumeRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a resume; it may be left out."""
+
+
+Body = TypeVar("Body", PauseRequest, ResumeRequest)
+
+
+class AdminServer:
+    """Serves metrics, probes and the snapshot to anybody who reaches it, and changes to those who may.
+
+    An async context manager. Raises UsageError, one line, when it cannot listen on ``host`` and ``port`` (0: any free
+    one, see ``port``).
+    """
+
+    def __init__(self, control: Control, metrics: Metrics, host: str, port: int, token: str | None = None) -> None:
+        self.host = host
+        self.port = port
+        self._control = control
+        self._metrics = metrics
+        self._access = Access(host, token or "")
+        self._backlogs = Backlogs(control)
+        self._denied = Once(log)
+        self._rendering = anyio.Lock()
+        self._listener: asyncio.Server | None = None
+        self._runner: web.AppRunner | None = None
+
+    def __repr__(self) -> str:
+        return f"<AdminServer {self.host}:{self.port} {'listening' if self._listener else 'closed'}>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.stop()
+
+    async def start(self) -> None:
+        """Listens. Raises UsageError."""
+        self._runner = web.AppRunner(
+            self._app(),
+            access_log=None,
+            logger=http_log,
+            keepalive_timeout=IDLE_TIMEOUT,
+            shutdown_timeout=STOP_TIMEOUT,
+        )
+        await self._runner.setup()
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._connection, self.host, self.port, start_serving=False
+            )
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
+                for listener in self._listener.sockets:
+                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READER_TIMEOUT)
+            self.port = self._listener.sockets[0].getsockname()[1]
+            await self._listener.start_serving()
+        except (OSError, OverflowError, UnicodeError) as error:
+            await self.stop()
+            raise UsageError(f"admin.listen {self.host}:{self.port}: {_cannot_listen(error)}") from error
+
+    async def stop(self) -> None:
+        """Closes; answers that are under way get ``STOP_TIMEOUT`` seconds."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[self._in_json], client_max_size=MOST_BODY)
+        app.on_response_prepare.append(_add_headers)
+        app.router.add_get("/metrics", self._show_metrics)
+        app.router.add_get("/healthz", self._show_health)
+        app.router.add_get("/readyz", self._show_readiness)
+        app.router.add_get("/scale", self._show_scale)
+        app.router.add_get("/state", self._show_state)
+        app.router.add_post("/mappings/{name}/pause", self._pause)
+        app.router.add_post("/mappings/{name}/resume", self._resume)
+        return app
+
+    def _connection(self) -> asyncio.Protocol:
+        server = self._runner.server if self._runner else None
+        if server is None or len(server.connections) >= MOST_CONNECTIONS:
+            return _Refused()
+        return server()
+
+    # What anybody may see.
+
+    async def _show_metrics(self, request: web.Request) -> web.Response:
+        self._metrics.show(self._control.snapshot())
+        async with self._rendering:  # a page of many mappings takes a while: in a thread, one at a time
+            page, content_type = await anyio.to_thread.run_sync(self._metrics.render, request.headers.get("Accept", ""))
+        return web.Response(body=page, headers={"Content-Type": content_type})
+
+    async def _show_health(self, _request: web.Request) -> web.Response:
+        return _json({"status": "ok", "version": __version__})  # that this runs is the answer
+
+    async def _show_readiness(self, _request: web.Request) -> web.Response:
+        readiness = views.readiness(self._control.snapshot())
+        return _json(readiness, status=200 if readiness["ready"] else 503)
+
+    async def _show_scale(self, _request: web.Request) -> web.Response:
+        backlogs = await self._backlogs.ask(view.name for view in self._control.snapshot().mappings)
+        return _json(views.scale(self._control.snapshot(), backlogs))
+
+    async def _show_state(self, _request: web.Request) -> web.Response:
+        return _json(self._control.snapshot())
+
+    # What changes something.
+
+    async def _pause(self, request: web.Request) -> web.Response:
+        body = await self._checked(request, PauseRequest)
+        return await self._changed(request, lambda name: self._control.pause(name, wait=body.wait))
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        await self._checked(request, ResumeRequest)
+        return await self._changed(request, self._control.resume)
+
+    async def _checked(self, request: web.Request, kind: type[Body]) -> Body:
+        """The body of a request that may change something."""
+        if refusal := self._access.refusal(request.remote, request.headers):
+            self._denied.log((request.remote, refusal), "admin_denied", peer=request.remote, reason=refusal.reason)
+            if refusal.status == 401:
+                raise web.HTTPUnauthorized(text=refusal.reason, headers={"WWW-Authenticate": "Bearer"})
+            raise web.HTTPForbidden(text=refusal.reason)
+        try:
+            with anyio.fail_after(BODY_TIMEOUT):
+                body = await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text="the body took too long") from None
+        if body and request.content_type != "application/json":
+            raise web.HTTPUnsupportedMediaType(text="the body must be application/json")
+        try:
+            return msgspec.json.decode(body or b"{}", type=kind)
+        except msgspec.MsgspecError as error:
+            raise web.HTTPBadRequest(text=f"bad body: {error}") from None
+
+    async def _changed(self, request: web.Request, change: Callable[[str], Awaitable[MappingView]]) -> web.Response:
+        name = request.match_info["name"]
+        try:
+            view = await change(name)
+        except KeyError:
+            known = sorted(view.name for view in self._control.snapshot().mappings)
+            raise web.HTTPNotFound(text=f'no mapping "{name}"{did_you_mean(name, known)}') from None
+        except StateError as error:
+            raise web.HTTPInsufficientStorage(text=str(error)) from None
+        except BridgeError as error:
+            raise web.HTTPConflict(text=str(error)) from None
+        return _json(view)
+
+    @web.middleware
+    async def _in_json(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Errors are JSON too: ``{"error": …}``; an unknown path lists the known ones."""
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            answer: dict[str, Any] = {"error": error.text or error.reason}
+            if isinstance(request.match_info.http_exception, web.HTTPNotFound):
+                answer = {"error": f"nothing is at {request.path[:200]}", "paths": _paths(request.app)}
+            headers = {name: error.headers[name] for name in ("Allow", "WWW-Authenticate") if name in error.headers}
+            return _json(answer, status=error.status, headers=headers)
+
+
+class _Refused(asyncio.Protocol):
+    """A connection too many: closed at once, so that the daemon keeps its descriptors for its work."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether an error of the server is our fault: garbage and lost connections are the client's, and no news."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | ConnectionError)
+
+
+http_log.addFilter(_is_ours)
+
+
+def _json(answer: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(answer), status=status, headers=headers, content_type="application/json"
+    )
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+def _paths(app: web.Application) -> list[str]:
+    routes = (route for route in app.router.routes() if route.resource and route.method != "HEAD")
+    return [f"{route.method} {route.resource.canonical}" for route in routes if route.resource]
+
+
+def _cannot_listen(error: Exception) -> str:
+    match error:
+        case OSError(errno=errno.EADDRINUSE):
+            return "the port is in use; stop what listens there, or set another port (or off)"
+        case OSError(errno=errno.EACCES | errno.EPERM):
+            return "this user may not listen there; set a port above 1023"
+        case OSError(errno=errno.EADDRNOTAVAIL):
+            return "this machine has no such address; set 127.0.0.1, or 0.0.0.0 for all"
+        case socket.gaierror():
+            return "the name is unknown; set an address of this machine"
+        case _:
+            return f"{error}; set an address and a port from 1 to 65535"

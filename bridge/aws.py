@@ -1,0 +1,442 @@
+"""AWS behind one small interface: a client per service, region, endpoint and identity, whose errors are ours. Nothing
+else in bridge imports the SDK, and here it is imported at first use."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping as Dict
+from datetime import datetime
+from functools import cache
+from importlib import import_module
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bridge import __version__
+from bridge.errors import ExpiredCredentials, RemoteError, Unreachable
+from bridge.faults import fault, translate
+from bridge.function import AwsSettings
+
+if TYPE_CHECKING:
+    from bridge.telemetry.metrics import ApiMeter
+
+T = TypeVar("T")
+
+CONNECTIONS = 10_000
+"""At once per client. More than open files allow: a smaller pool would let one mapping's long polls block another's
+deletes without a word."""
+CONNECT_TIMEOUT = 5.0
+READ_TIMEOUT = 30.0
+"""Between two reads: the longest long poll and 10 s. The deadline of a call is its own."""
+KEEPALIVE = 75.0
+OPEN_TIMEOUT = 30.0
+"""For finding credentials and making a client."""
+RENEW_PAUSE = 1.0
+"""Clients of expired credentials are made anew at most this often."""
+NO_FILES = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
+"""Session variables of the SDK: whose credentials are given shall not fail for a profile of somebody else."""
+
+
+class Api(Protocol):
+    """One service at one endpoint with one identity; may be called concurrently, for the life of the process."""
+
+    async def call(self, operation: str, params: Dict[str, Any], *, timeout: float) -> dict[str, Any]:
+        """One request, without a retry; ``timeout`` is the deadline for all of it.
+
+        ``operation`` is AWS's name (``ReceiveMessage``). Of services that speak JSON the answer is the JSON as it came:
+        blobs stay base64 text, times stay numbers. In ``params`` blobs are bytes. Raises RemoteError and nothing else.
+        """
+        ...
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """Keys of AWS. ``expiry`` (aware) none: they do not expire. Never shown."""
+
+    access_key: str
+    secret_key: str
+    token: str | None = None
+    expiry: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"<Credentials, {f'until {self.expiry.isoformat()}' if self.expiry else 'constant'}>"
+
+
+class Place(NamedTuple):
+    """What is in force for one client, to be shown."""
+
+    service: str
+    region: str
+    endpoint: str
+    identity: str
+
+
+class Aws:
+    """All clients of the process. An async context manager; leaving it closes them.
+
+    ``meter`` counts the requests. ``credentials`` replaces the usual chain of environment and profile, for an endpoint
+    that knows its callers without one.
+    """
+
+    def __init__(
+        self,
+        meter: ApiMeter | None = None,
+        *,
+        credentials: Callable[[AwsSettings], Credentials] | None = None,
+    ) -> None:
+        self._meter = meter
+        self._given = credentials
+        self._apis: dict[tuple[object, ...], SdkApi] = {}
+        self._identities: dict[tuple[object, ...], _Identity] = {}
+
+    def __repr__(self) -> str:
+        return f"<Aws: {len(self._apis)} clients of {len(self._identities)} identities>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for api in self._apis.values():
+            await api.close()
+
+    async def api(self, service: str, settings: AwsSettings, region: str | None = None) -> Api:
+        """The same object for the same service, endpoint, identity and region (none: the settings', else the chain's).
+
+        Raises RemoteError when there are no credentials, or the settings make no client; asks the service nothing.
+        """
+        api = self._api(service, settings, region)
+        await api.open()
+        return api
+
+    async def renew(self, service: str, settings: AwsSettings, region: str | None = None) -> None:
+        """The next call is made by a new client with new connections; calls in flight end on the old one."""
+        await self._api(service, settings, region).renew()
+
+    def credentials(self, settings: AwsSettings, region: str | None = None) -> CredentialSource:
+        """The credentials that calls with these settings are signed with, for somebody else's calls."""
+        return CredentialSource(self._identity(settings, region or settings.region))
+
+    def describe(self) -> tuple[Place, ...]:
+        """What is in force: one entry per client made so far."""
+        return tuple(api.place for api in self._apis.values() if api.opened)
+
+    def _api(self, service: str, settings: AwsSettings, region: str | None) -> SdkApi:
+        region = region or settings.region
+        endpoint = settings.endpoint_urls.get(service) or settings.endpoint_url
+        identity = self._identity(settings, region)
+        key = (service, region, endpoint, identity)
+        if key not in self._apis:
+            self._apis[key] = SdkApi(Place(service, region or "", endpoint or "", identity.name), identity, self._meter)
+        return self._apis[key]
+
+    def _identity(self, settings: AwsSettings, region: str | None) -> _Identity:
+        given = self._given(settings) if self._given else None
+        if given or not settings.role_arn:
+            return self._identities.setdefault((settings.profile, given), _Identity(settings.profile, given))
+        source = msgspec.structs.replace(settings, role_arn=None)
+        endpoint = settings.endpoint_urls.get("sts") or settings.endpoint_url
+        role = _Role(settings.role_arn, lambda: self.api("sts", source, region))
+        key = (settings.profile, role.arn, region, endpoint)
+        return self._identities.setdefault(key, _Identity(settings.profile, None, role))
+
+
+class CredentialSource:
+    """Current credentials, for programs that call AWS on our behalf."""
+
+    def __init__(self, identity: _Identity) -> None:
+        self._identity = identity
+
+    async def current(self) -> Credentials | None:
+        """Valid now, renewed before they expire; none when the chain has none. Raises RemoteError."""
+        return await _attempt(self._identity.credentials(), f"credentials of {self._identity.name}", "their source")
+
+
+class SdkApi:
+    """``Api`` by the SDK, tuned as far as its settings go."""
+
+    def __init__(self, place: Place, identity: _Identity, meter: ApiMeter | None) -> None:
+        from asyncio import Lock, timeout
+
+        self.place = place._replace(endpoint=_without_user(place.endpoint))
+        self._configured = place
+        self._identity = identity
+        self._meter = meter
+        self._lock = Lock()
+        self._within = timeout
+        self._client: _Client | None = None
+        self._renewed_at = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"<SdkApi {' '.join(filter(None, self.place))}: {self._client or 'no client'}>"
+
+    async def call(self, operation: str, params: Dict[str, Any], *, timeout: float) -> dict[str, Any]:
+        began = perf_counter()
+        code = "Cancelled"
+        client = None
+        deadline = self._within(timeout)
+        try:
+            async with deadline:
+                client = self._client or await self._open()
+                client.calls += 1
+                answer: dict[str, Any] = await client.methods[operation](**params)
+            code = "OK"
+        except Exception as error:
+            limit = timeout if deadline.expired() else None
+            failure = _failure(error, f"{self.place.service} {operation}", self.place.endpoint, limit)
+            code = failure.code
+            if isinstance(failure, ExpiredCredentials):
+                await self._expire(client)
+            raise failure from error
+        finally:
+            if client is not None:
+                client.calls -= 1
+                if client.retired:
+                    await client.close()
+            if self._meter is not None:
+                self._meter.observe(self.place.service, operation, code, perf_counter() - began)
+        answer.pop("ResponseMetadata", None)
+        return answer
+
+    @property
+    def opened(self) -> bool:
+        """Whether there is a client at the moment."""
+        return self._client is not None
+
+    async def open(self) -> None:
+        """Makes the client unless there is one."""
+        if self._client is None:
+            await _attempt(self._open(), f"{self.place.service} client of {self._identity.name}", self.place.endpoint)
+
+    async def renew(self) -> None:
+        """The next call makes a new client; the present one is closed when its last call is over."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.retired = True
+            await client.close()
+
+    async def close(self) -> None:
+        """Closes the client, its calls in flight included."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close(at_once=True)
+
+    async def _open(self) -> _Client:
+        async with self._lock:
+            if self._client is None:
+                session = await self._identity.session()
+                try:
+                    self._client = await _Client.open(session, self._configured)
+                except BaseException:
+                    self._identity.forget(session)  # what it read of files and environment may be mended by then
+                    raise
+                self.place = self._client.place(self._configured)
+            return self._client
+
+    async def _expire(self, client: _Client | None) -> None:
+        """Forgets the client and the identity's session, unless somebody did already or has just done."""
+        now = perf_counter()
+        if client is None or client is not self._client or now - self._renewed_at < RENEW_PAUSE:
+            return
+        self._renewed_at = now
+        self._identity.forget(client.session)
+        await self.renew()
+
+
+class _Client:
+    """A client of the SDK and how many calls are in flight on it."""
+
+    def __init__(self, context: Any, client: Any, session: Any) -> None:
+        self.session = session
+        self.calls = 0
+        self.retired = False
+        self.methods: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
+            operation: getattr(client, name) for name, operation in client.meta.method_to_api_mapping.items()
+        }
+        self._context = context
+        self._meta = client.meta
+
+    def __repr__(self) -> str:
+        return f"{self.calls} calls" + (", retired" if self.retired else "")
+
+    @classmethod
+    async def open(cls, session: Any, place: Place) -> Self:
+        from botocore.exceptions import NoCredentialsError
+
+        if await session.get_credentials() is None:  # the SDK would find out at each request
+            raise NoCredentialsError
+        options = {"region_name": place.region or None, "endpoint_url": place.endpoint or None}
+        context = session.create_client(place.service, config=_config(place.endpoint), **options)
+        client = await context.__aenter__()
+        model = client.meta.service_model
+        if getattr(model, "resolved_protocol", model.protocol) == "json":  # older ones have but one
+            client.meta.events.register(f"before-parse.{model.service_id.hyphenize()}", _take_json)
+        return cls(context, client, session)
+
+    def place(self, configured: Place) -> Place:
+        """Where it really calls."""
+        return configured._replace(region=self._meta.region_name, endpoint=_without_user(self._meta.endpoint_url))
+
+    async def close(self, *, at_once: bool = False) -> None:
+        """Unless calls are in flight: the last one closes it."""
+        if self.calls and not at_once:
+            return
+        from anyio import CancelScope
+
+        with CancelScope(shield=True):
+            await self._context.__aexit__(None, None, None)
+
+
+class _Identity:
+    """Who we are: a session of the SDK, which finds and refreshes credentials."""
+
+    def __init__(self, profile: str | None, given: Credentials | None, role: _Role | None = None) -> None:
+        self._profile = profile
+        self._given = given
+        self._role = role
+        self._session: Any = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        if self._given:
+            return self._given.access_key
+        chain = self._profile or "the default chain"
+        return f"{chain} as {self._role.arn}" if self._role else chain
+
+    async def session(self) -> Any:
+        """The present one, started when there is none."""
+        from anyio.to_thread import run_sync
+
+        await run_sync(import_module, "aiobotocore.session")  # half a second, which the event loop can use
+        if self._session is None:
+            self._session = self._start()
+        return self._session
+
+    def forget(self, session: Any) -> None:
+        """Starts another one next time, unless that has happened already."""
+        if self._session is session:
+            self._session = None
+
+    def _start(self) -> Any:
+        from aiobotocore.session import AioSession
+
+        # It logs a traceback each time that a refresh fails, which we raise or need not know.
+        logging.getLogger("aiobotocore.credentials").setLevel(logging.ERROR)
+        if self._given:
+            session = AioSession(session_vars=NO_FILES)
+            session.set_credentials(self._given.access_key, self._given.secret_key, self._given.token)
+        else:
+            session = AioSession(profile=self._profile)
+        if self._role:
+            session.register_component("credential_provider", self._role)
+        session.register_component("data_loader", _models())
+        return session
+
+    async def credentials(self) -> Credentials | None:
+        """Valid now; none when there are none."""
+        session = await self.session()
+        found = await session.get_credentials()
+        if found is None:
+            self.forget(session)
+            return None
+        frozen = await found.get_frozen_credentials()
+        expiry = getattr(found, "_expiry_time", None)  # the SDK has no public name for it
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token, expiry)
+
+
+class _Role:
+    """Finds credentials for the SDK by assuming a role."""
+
+    def __init__(self, arn: str, sts: Callable[[], Awaitable[Api]]) -> None:
+        self.arn = arn
+        self._sts = sts
+
+    async def load_credentials(self) -> Any:
+        from aiobotocore.credentials import AioDeferredRefreshableCredentials
+
+        return AioDeferredRefreshableCredentials(self._assume, "assume-role")
+
+    async def _assume(self) -> dict[str, str]:
+        sts = await self._sts()
+        request = {"RoleArn": self.arn, "RoleSessionName": "bridge"}
+        answer = (await sts.call("AssumeRole", request, timeout=OPEN_TIMEOUT))["Credentials"]
+        names = {"access_key": "AccessKeyId", "secret_key": "SecretAccessKey", "token": "SessionToken"}
+        return {name: answer[theirs] for name, theirs in names.items()} | {
+            "expiry_time": answer["Expiration"].isoformat()
+        }
+
+
+@cache
+def _models() -> Any:
+    """The SDK's descriptions of the services: 50 ms of the event loop and megabytes for each session, were they not
+    shared."""
+    from botocore.loaders import create_loader
+
+    return create_loader(os.environ.get("AWS_DATA_PATH"))
+
+
+def _config(endpoint: str) -> Any:
+    from aiobotocore.config import AioConfig
+
+    host = urlsplit(endpoint).hostname or ""
+    loopback = host in ("localhost", "::1") or host.startswith("127.")
+    return AioConfig(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        max_pool_connections=CONNECTIONS,
+        connector_args={"keepalive_timeout": KEEPALIVE},
+        retries={"total_max_attempts": 1, "mode": "standard"},  # ours are counted and told
+        parameter_validation=False,
+        user_agent=f"bridge/{__version__}",  # else it is composed anew for each request
+        proxies={} if loopback else None,  # a proxy would look for the endpoint on its own machine
+    )
+
+
+def _take_json(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    """Takes the answer as the service wrote it. The SDK would walk it member by member, decode its blobs, and call
+    broken JSON an empty answer."""
+    body = response_dict["body"]
+    if response_dict["status_code"] >= 300 or not isinstance(body, bytes) or not body:
+        return
+    from botocore.parsers import ResponseParserError
+
+    try:
+        customized_response_dict.update(msgspec.json.decode(body, type=dict[str, Any]))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ResponseParserError(f"the answer cannot be read: {error}") from error
+    response_dict["body"] = b""
+
+
+async def _attempt(work: Awaitable[T], what: str, endpoint: str) -> T:
+    from asyncio import timeout
+
+    deadline = timeout(OPEN_TIMEOUT)
+    try:
+        async with deadline:
+            return await work
+    except Exception as error:
+        raise _failure(error, what, endpoint, OPEN_TIMEOUT if deadline.expired() else None) from error
+
+
+def _failure(error: Exception, what: str, endpoint: str, limit: float | None) -> RemoteError:
+    """Ours. ``limit``: the deadline in seconds when it has passed."""
+    if isinstance(error, RemoteError):  # from assuming a role on the way
+        return error
+    if isinstance(error, TimeoutError) and limit is not None:
+        return fault(Unreachable, what, f"{endpoint} gave no answer within {limit:g} s", "Timeout")
+    return translate(error, what, endpoint)
+
+
+def _without_user(url: str) -> str:
+    """The URL as it may be shown."""
+    scheme, found, rest = url.partition("://")
+    return f"{scheme}{found}{rest.rpartition('@')[2]}"

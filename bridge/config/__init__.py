@@ -1,0 +1,1 @@
+"""Reads the configuration: YAML with positions, the environment and ``--set``, into the declared options."""

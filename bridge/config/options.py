@@ -1,0 +1,348 @@
+"""Every option of the file, declared once: name, type, range, default and one sentence. The keys, the environment
+variables, the paths of ``--set``, the JSON Schema and the commented example all come from here.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from bridge.function import AwsSettings
+
+NAME = "^[a-zA-Z0-9_-]{1,64}$"
+"""Names of functions and mappings."""
+SIZE = "^[0-9]{1,15} ?(B|KiB|MiB|GiB)?$"
+"""Bytes with a unit."""
+
+
+class EnvironmentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Variables of the handler."""
+
+    Variables: Annotated[
+        dict[str, str],
+        Meta(description="Environment variables of the handler, 4 KB together.", examples=[{"TABLE_NAME": "users"}]),
+    ] = {}
+
+
+class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One function: AWS's names mean what they mean in CreateFunction, the others are the bridge's own."""
+
+    Runtime: Annotated[
+        str | None,
+        Meta(
+            description="Language and version of the handler: python3.9 and later.",
+            examples=["python3.11"],
+            extra={"required": True},
+        ),
+    ] = None
+    Handler: Annotated[
+        str | None,
+        Meta(
+            description="Module and function that handle events: app.handler is handler() in app.py.",
+            examples=["app.handler"],
+            extra={"required": True},
+        ),
+    ] = None
+    CodeUri: Annotated[
+        str | None,
+        Meta(
+            description="Folder of the code, relative to this file.",
+            examples=["./examples/handlers"],
+            extra={"required": True},
+        ),
+    ] = None
+    Timeout: Annotated[
+        Annotated[int, Meta(ge=1, le=900)],
+        Meta(description="Seconds that one invocation may take; then its environment is killed.", examples=[30]),
+    ] = 3
+    MemorySize: Annotated[
+        Annotated[int, Meta(ge=128, le=10240)],
+        Meta(description="MiB that the handler is told it has. It is not enforced yet.", examples=[256]),
+    ] = 128
+    Environment: Annotated[EnvironmentOptions, Meta(description="Variables of the handler.")] = EnvironmentOptions()
+    ReservedConcurrentExecutions: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="Invocations of this function at once, all its mappings together; 0 stops them all."
+            " Default: max_environments.",
+            examples=[4],
+        ),
+    ] = None
+    python: Annotated[
+        str | None,
+        Meta(
+            description="Interpreter that runs the handler, by path or by name. Default: the bridge's own.",
+            examples=["/srv/app/.venv/bin/python"],
+        ),
+    ] = None
+    max_environments: Annotated[
+        Annotated[int, Meta(ge=1, le=10000)],
+        Meta(
+            description="Execution environments (processes) at once where ReservedConcurrentExecutions is not set.",
+            examples=[4],
+        ),
+    ] = 16
+    idle_timeout: Annotated[
+        Annotated[float, Meta(ge=1, le=86400)],
+        Meta(description="Seconds until an unused environment is retired.", examples=[60]),
+    ] = 300
+    credentials: Annotated[
+        Literal["inherit", "none"],
+        Meta(description="Whether the handler gets the bridge's AWS credentials: inherit or none.", examples=["none"]),
+    ] = "inherit"
+    aws: Annotated[
+        AwsSettings,
+        Meta(
+            description="What differs for this function from the aws block at the top: what its handler sees.",
+            examples=[{"region": "eu-central-1", "endpoint_url": "http://127.0.0.1:4567"}],
+        ),
+    ] = AwsSettings()
+
+
+class FilterOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One event pattern."""
+
+    Pattern: Annotated[
+        str | dict[str, Any] | None,
+        Meta(
+            description="Event pattern, as JSON text or as a YAML mapping.",
+            examples=['{"body": {"kind": ["order"]}}'],
+            extra={"required": True},
+        ),
+    ] = None
+
+
+class FilterCriteriaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which records reach the function."""
+
+    Filters: Annotated[
+        tuple[FilterOptions, ...],
+        Meta(
+            description="Up to 10 filters; a record that matches none of them is deleted from its queue.",
+            examples=[[{"Pattern": '{"body": {"kind": ["order"]}}'}]],
+        ),
+    ] = ()
+
+
+class ScalingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far a mapping scales."""
+
+    MaximumConcurrency: Annotated[
+        Annotated[int, Meta(ge=2, le=1000)] | None,
+        Meta(description="Most invocations of this mapping at once, 2 to 1000.", examples=[10]),
+    ] = None
+
+
+class PollerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Provisioned mode: how many pollers stand ready."""
+
+    MinimumPollers: Annotated[
+        Annotated[int, Meta(ge=2, le=200)] | None,
+        Meta(description="Pollers that are always there, 2 to 200. Default, if the other is given: 2.", examples=[2]),
+    ] = None
+    MaximumPollers: Annotated[
+        Annotated[int, Meta(ge=2, le=10000)] | None,
+        Meta(description="Most pollers, 2 to 10,000. Default, if the other is given: 200.", examples=[20]),
+    ] = None
+
+
+class MetricsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Metrics of the mapping."""
+
+    Metrics: Annotated[
+        tuple[Literal["EventCount"], ...],
+        Meta(description="Understood and always on: EventCount.", examples=[["EventCount"]]),
+    ] = ()
+
+
+class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One mapping: AWS's names mean what they mean in CreateEventSourceMapping, the others are the bridge's own."""
+
+    FunctionName: Annotated[
+        str | None,
+        Meta(
+            description="Function of this file that gets the batches: its name, or an ARN that ends in it.",
+            examples=["my-worker"],
+            extra={"required": True},
+        ),
+    ] = None
+    EventSourceArn: Annotated[
+        str | None,
+        Meta(
+            description="ARN of the queue; one that ends in .fifo is a FIFO queue.",
+            examples=["arn:aws:sqs:eu-west-1:123456789012:my-queue"],
+            extra={"required": True},
+        ),
+    ] = None
+    Enabled: Annotated[bool | None, Meta(description="Whether the mapping polls. Default: true.", examples=[False])] = (
+        None
+    )
+    BatchSize: Annotated[
+        int | None,
+        Meta(
+            description="Most records in one batch: 1 to 10,000, for a FIFO queue 1 to 10; above 10 it needs a batching"
+            " window. Default: 10.",
+            examples=[100],
+            extra_json_schema={"minimum": 1, "maximum": 10000},
+        ),
+    ] = None
+    MaximumBatchingWindowInSeconds: Annotated[
+        int | None,
+        Meta(
+            description="Seconds from a batch's first record until it is invoked although not full: 0 to 300, not for"
+            " FIFO queues. Default: 0, what one receive gives is a batch.",
+            examples=[5],
+            extra_json_schema={"minimum": 0, "maximum": 300},
+        ),
+    ] = None
+    FilterCriteria: Annotated[
+        FilterCriteriaOptions,
+        Meta(
+            description="Which records reach the function. A record that matches no filter is deleted from its queue.",
+            examples=[{"Filters": [{"Pattern": '{"body": {"kind": ["order"]}}'}]}],
+        ),
+    ] = FilterCriteriaOptions()
+    FunctionResponseTypes: Annotated[
+        tuple[Literal["ReportBatchItemFailures"], ...],
+        Meta(
+            description="Whether the function's answer names the records that failed (batchItemFailures).",
+            examples=[["ReportBatchItemFailures"]],
+        ),
+    ] = ()
+    ScalingConfig: Annotated[
+        ScalingOptions,
+        Meta(description="How far this mapping scales.", examples=[{"MaximumConcurrency": 10}]),
+    ] = ScalingOptions()
+    ProvisionedPollerConfig: Annotated[
+        PollerOptions,
+        Meta(
+            description="Provisioned mode: pollers that stand ready; not together with ScalingConfig.",
+            examples=[{"MinimumPollers": 2, "MaximumPollers": 20}],
+        ),
+    ] = PollerOptions()
+    MetricsConfig: Annotated[
+        MetricsOptions,
+        Meta(description="Understood: all metrics are always on.", examples=[{"Metrics": ["EventCount"]}]),
+    ] = MetricsOptions()
+    UUID: Annotated[
+        str | None,
+        Meta(
+            description="Id under which the mapping's state is kept. Default: one that follows from its name.",
+            examples=["0fb0e1a3-6b2f-4c1d-8d0e-2f3a4b5c6d7e"],
+        ),
+    ] = None
+    FunctionArn: Annotated[
+        str | None,
+        Meta(
+            description="What AWS prints for FunctionName; one of the two.",
+            examples=["arn:aws:lambda:eu-west-1:123456789012:function:my-worker"],
+        ),
+    ] = None
+    State: Annotated[
+        Literal["Creating", "Enabling", "Enabled", "Updating", "Disabling", "Disabled"] | None,
+        Meta(description="What AWS prints for Enabled: Disabled and Disabling are false.", examples=["Enabled"]),
+    ] = None
+    delete_linger: Annotated[
+        Annotated[float, Meta(ge=0, le=1)],
+        Meta(
+            description="Seconds that a delete may wait for others to fill its request, 0 to 1: fewer requests, and"
+            " more duplicates after a crash.",
+            examples=[0.05],
+        ),
+    ] = 0
+    aws: Annotated[
+        AwsSettings,
+        Meta(
+            description="What differs for this mapping's queue from the aws block at the top.",
+            examples=[{"endpoint_url": "http://127.0.0.1:9324", "role_arn": "arn:aws:iam::123456789012:role/queue"}],
+        ),
+    ] = AwsSettings()
+
+
+class LogOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is logged, on stderr."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="Least level that is logged: debug, info, warning or error.", examples=["debug"]),
+    ] = "info"
+    format: Annotated[
+        Literal["console", "json"] | None,
+        Meta(
+            description="One JSON object a line, or lines for people. Default: console on a terminal, else json.",
+            examples=["json"],
+        ),
+    ] = None
+
+
+class AdminOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Metrics, health, readiness, state and what `bridge mappings` asks for."""
+
+    listen: Annotated[
+        str,
+        Meta(
+            description="HOST:PORT to listen at; port 0 takes a free one; off: nothing listens.",
+            examples=["0.0.0.0:9464"],
+        ),
+    ] = "127.0.0.1:9464"
+    token: Annotated[
+        str | None,
+        Meta(
+            description="Secret that lets other hosts pause, resume and see payloads; without it only this host may.",
+            examples=["${BRIDGE_ADMIN_TOKEN:-}"],
+        ),
+    ] = None
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The configuration of bridge."""
+
+    aws: Annotated[
+        AwsSettings,
+        Meta(
+            description="Where AWS is and who we are there; what is absent comes from the usual AWS environment and"
+            " profile. A mapping or a function may carry a block of its own, which goes over this one.",
+        ),
+    ] = AwsSettings()
+    state: Annotated[
+        str | None,
+        Meta(
+            description="What survives a restart: sqlite:////absolute/path, with ?namespace=ME to share the file, or"
+            " memory to keep nothing. Default: state.db in $STATE_DIRECTORY, else in $XDG_STATE_HOME/bridge, else in"
+            " ~/.local/state/bridge.",
+            examples=["sqlite:////var/lib/bridge/state.db"],
+        ),
+    ] = None
+    shutdown_grace: Annotated[
+        Annotated[float, Meta(ge=0, le=43200)],
+        Meta(description="Seconds that running invocations get to end when the daemon stops.", examples=[60]),
+    ] = 30
+    max_buffered_bytes: Annotated[
+        Annotated[int, Meta(ge=1)] | Annotated[str, Meta(pattern=SIZE)],
+        Meta(
+            description="Most bytes of received and unfinished payloads together: a number, or one with KiB, MiB or"
+            " GiB.",
+            examples=["64MiB"],
+            extra={"expected": "bytes, such as 268435456 or 256MiB"},
+        ),
+    ] = "256MiB"
+    log: Annotated[LogOptions, Meta(description="What is logged, on stderr.")] = LogOptions()
+    admin: Annotated[
+        AdminOptions | Literal["off"],
+        Meta(description="Metrics, health, readiness, state, and what `bridge mappings` asks for; or off."),
+    ] = AdminOptions()
+    functions: Annotated[
+        dict[str, FunctionOptions],
+        Meta(
+            description="Functions by name: up to 64 letters, digits, - and _.",
+            extra_json_schema={"propertyNames": {"pattern": NAME}},
+        ),
+    ] = {}
+    mappings: Annotated[
+        dict[str, MappingOptions],
+        Meta(
+            description="Event source mappings by name: up to 64 letters, digits, - and _. A mapping as AWS prints it"
+            " (get-event-source-mapping) can be pasted below its name.",
+            extra_json_schema={"propertyNames": {"pattern": NAME}},
+        ),
+    ] = {}

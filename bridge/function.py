@@ -1,0 +1,90 @@
+"""A function: which code runs, and under which limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Dict
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+
+class AwsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where AWS is and who we are there. Absent values come from the usual AWS chain of environment and profile."""
+
+    region: Annotated[
+        str | None,
+        Meta(description="Region. A mapping's own is the one in its EventSourceArn.", examples=["eu-west-1"]),
+    ] = None
+    endpoint_url: Annotated[
+        str | None,
+        Meta(
+            description="Endpoint for all services in place of AWS's; in an aws block of a mapping or a function it"
+            " also replaces the endpoint_urls above it.",
+            examples=["http://127.0.0.1:4566"],
+        ),
+    ] = None
+    endpoint_urls: Annotated[
+        dict[str, str],
+        Meta(description="Endpoints of single services.", examples=[{"sqs": "http://127.0.0.1:9324"}]),
+    ] = {}
+    account_id: Annotated[
+        str | None,
+        Meta(
+            description="Account in the ARNs of functions. Default: the one of the function's first mapping, else"
+            " 000000000000.",
+            examples=["123456789012"],
+        ),
+    ] = None
+    profile: Annotated[str | None, Meta(description="Profile of the AWS config files.", examples=["dev"])] = None
+    role_arn: Annotated[
+        str | None,
+        Meta(
+            description="Role to assume, for queues or handlers of another account.",
+            examples=["arn:aws:iam::123456789012:role/bridge"],
+        ),
+    ] = None
+
+    def over(self, base: AwsSettings) -> AwsSettings:
+        """These settings, and what they leave open from ``base``. An own ``endpoint_url`` leaves none of the services
+        at the base's endpoints.
+        """
+        inherited = {} if self.endpoint_url else base.endpoint_urls
+        given = {name: value for name in self.__struct_fields__ if (value := getattr(self, name))}
+        return msgspec.structs.replace(base, **{**given, "endpoint_urls": {**inherited, **self.endpoint_urls}})
+
+
+class Function(msgspec.Struct, frozen=True, kw_only=True):
+    """A handler's settings, checked. Seconds, MiB for ``memory`` (as AWS)."""
+
+    name: str
+    arn: str
+    """Unqualified, ``arn:aws:lambda:REGION:ACCOUNT:function:NAME``."""
+    kind: str
+    """A key of ``EXECUTORS``."""
+    runtime: str = ""
+    handler: str = ""
+    code: Path = Path()
+    timeout: float = 3.0
+    memory: int = 128
+    environment: Dict[str, str] = {}
+    reserved_concurrency: int | None = None
+    """``ReservedConcurrentExecutions``; 0 throttles everything."""
+    max_environments: int = 16
+    idle_timeout: float = 300.0
+    python: str | None = None
+    """Interpreter of python runtimes; none: the bridge's own."""
+    credentials: str = "inherit"
+    """``inherit`` or ``none``: whether children get the configured AWS chain."""
+    aws: AwsSettings = AwsSettings()
+    where: str = ""
+    """``FILE:LINE`` where it is configured."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many invocations may run at once."""
+        return self.max_environments if self.reserved_concurrency is None else self.reserved_concurrency
+
+    def __repr__(self) -> str:
+        return f"<Function {self.name} of {self.where}>"  # never its variables

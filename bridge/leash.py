@@ -1,0 +1,116 @@
+"""Holds the daemon's children: when it dies, by whatever means, their process groups are killed and their temporary
+folders are removed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from bridge.errors import BridgeError
+
+log = structlog.get_logger()
+
+GUARD = Path(__file__).with_name("runtimes") / "guard.py"
+LAST_WORK = 10.0
+"""Seconds the guard gets for its work when the leash is closed."""
+
+
+class Leash:
+    """A small process, the guard, waits at the other end of a pipe. When this end closes, because the leash is left or
+    because the daemon was killed, it kills every group and removes every folder that is held and not released.
+
+    An async context manager. Groups that leave their session by ``setsid`` are out of its reach.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[bytes, None] = {}
+        self._pipe = -1
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Leash: guard {self._guard.pid if self._guard else 'not started'}, {len(self._held)} held>"
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        guard, self._guard = self._guard, None
+        os.close(self._pipe)
+        self._pipe = -1
+        if guard is None:
+            return
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_see_off, guard)
+
+    def hold_group(self, group: int) -> None:
+        """From now on the process group ``group`` does not outlive the daemon."""
+        self._hold(b"group %d" % group)
+
+    def release_group(self, group: int) -> None:
+        """Call it before the group's leader is reaped: afterwards its number may belong to somebody else."""
+        self._release(b"group %d" % group)
+
+    def hold_folder(self, folder: str | os.PathLike[str]) -> None:
+        """From now on ``folder`` and all in it does not outlive the daemon."""
+        self._hold(b"folder " + os.fsencode(Path(folder).absolute()))
+
+    def release_folder(self, folder: str | os.PathLike[str]) -> None:
+        """The folder is gone, or is to stay."""
+        self._release(b"folder " + os.fsencode(Path(folder).absolute()))
+
+    def _hold(self, what: bytes) -> None:
+        self._held[what] = None
+        self._tell(b"+" + what)
+
+    def _release(self, what: bytes) -> None:
+        self._held.pop(what, None)
+        self._tell(b"-" + what)
+
+    def _tell(self, entry: bytes) -> None:
+        try:
+            os.write(self._pipe, entry + b"\0")
+        except BrokenPipeError:  # somebody killed the guard
+            log.warning("guard_replaced", pid=self._guard.pid if self._guard else None)
+            os.close(self._pipe)
+            self._open()
+
+    def _open(self) -> None:
+        """Starts a guard and tells it all that is held."""
+        theirs, self._pipe = os.pipe()
+        if self._guard is not None:
+            self._guard.wait()
+        try:
+            self._guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(GUARD)],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,  # a Ctrl-C at the terminal is for the daemon
+            )
+        except OSError as error:
+            os.close(self._pipe)
+            raise BridgeError(f"cannot start the guard of child processes: {error}") from error
+        finally:
+            os.close(theirs)
+        for what in self._held:
+            os.write(self._pipe, b"+" + what + b"\0")
+
+
+def _see_off(guard: subprocess.Popen[bytes]) -> None:
+    try:
+        guard.wait(LAST_WORK)
+    except subprocess.TimeoutExpired:
+        guard.kill()
+        guard.wait()

@@ -1,0 +1,1 @@
+"""Programs that run outside the daemon's process, on the standard library alone."""

@@ -1,0 +1,388 @@
+"""An open SQS queue at work: receives, keeps hidden what is held, deletes and gives back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping as Dict, Sequence
+from hashlib import md5
+from typing import Any, NamedTuple
+
+import anyio
+import structlog
+from anyio.abc import TaskStatus
+
+from bridge.errors import Rejected, RemoteError
+from bridge.faults import PASSING, classify, persist
+from bridge.record import Batch, Page, Record
+from bridge.sources import Surroundings
+from bridge.sources.outbox import ENTRIES, Outbox
+from bridge.sources.receipts import Receipt, Receipts
+from bridge.sources.sqs import CALL_TIMEOUT, Queue, record_json
+
+LONGEST_POLL = 20.0
+"""SQS-4."""
+MOST_HIDDEN = 43_200 - 5
+"""Seconds from the receive, less what its answer may have taken (SQS-82)."""
+LEAST_EXTENSION = 5
+"""Of a queue with a tiny visibility timeout: a heartbeat a second would be late sooner or later."""
+OUTBOX = 1000
+"""Deletes without a judgement; more than that, and settling waits."""
+PATIENCE = 0.5
+"""Seconds that a few deletes wait for others while requests are on their way."""
+CHANGES_PATIENCE = 0.05
+CHANGES_REQUESTS = 8
+
+log = structlog.get_logger()
+
+
+class SqsPartition:
+    """One queue. All runners of its mapping share it."""
+
+    def __init__(self, queue: Queue, surroundings: Surroundings, *, linger: float, runners: Callable[[], int]) -> None:
+        self.id = queue.name
+        self._queue, self._api = queue, queue.api
+        self._meter, self._trouble = surroundings.meter, surroundings.trouble
+        self._receipts = Receipts(fifo=queue.fifo)
+        self._log = log.bind(source_arn=queue.arn)
+        self._failures = Failures(self._log)
+        visibility = queue.visibility
+        self._margin = max(visibility / 3, min(visibility / 2, 1.0))
+        """Seconds before the end of its hidden time that a message is extended: time to try again."""
+        self._extension = max(visibility, LEAST_EXTENSION)
+        self._safety = min(0.5, visibility / 20)
+        """What the clock of a receipt is ahead of the queue's: its answer has been on its way for a while."""
+        self._linger = min(linger, self._margin / 10)
+        self._runners = runners
+        self._stirred = anyio.Event()
+        self._scope = anyio.CancelScope(shield=True)
+        self._deletes: Outbox[Receipt]
+        self._changes: Outbox[Receipt]
+        self._request: dict[str, Any] = {
+            "QueueUrl": queue.url,
+            "MessageAttributeNames": ["All"],  # SQS-3
+            "MessageSystemAttributeNames": ["All"],
+            "AttributeNames": ["All"],  # the same for servers that know only its older name
+        }
+        if queue.asks_visibility:
+            self._request["VisibilityTimeout"] = visibility  # SQS-28
+
+    def __repr__(self) -> str:
+        return f"<SqsPartition {self.id}: {self._receipts!r}, deletes {self._deletes!r}, changes {self._changes!r}>"
+
+    # Its own work.
+
+    async def work(self, *, task_status: TaskStatus[None]) -> None:
+        """Carries the outboxes and the heartbeat until ``stop``. Shielded: what is on its way goes on while the runners
+        are being cancelled."""
+        with self._scope:
+            async with anyio.create_task_group() as tasks:
+                self._deletes = Outbox(
+                    tasks,
+                    self._delete,
+                    capacity=OUTBOX,
+                    requests=lambda: max(1, self._runners()),
+                    patience=PATIENCE,
+                    linger=self._linger,
+                )
+                self._changes = Outbox(
+                    tasks,
+                    self._change,
+                    capacity=OUTBOX,
+                    requests=lambda: CHANGES_REQUESTS,
+                    patience=CHANGES_PATIENCE,
+                )
+                task_status.started()
+                await self._keep_hidden()
+
+    async def close(self) -> None:
+        """Sends what is pending and returns when all of it is judged."""
+        await self._deletes.flush()
+        self._release(self._receipts.parked)
+        await self._changes.flush()
+
+    def stop(self) -> None:
+        """Ends ``work``. What was not judged comes again by itself."""
+        left = self._deletes.close(), self._changes.close()
+        if any(left):
+            self._log.warning("settles_cut_short", deletes=left[0], changes=left[1])
+        self._scope.cancel()
+
+    async def _keep_hidden(self) -> None:
+        """The heartbeat: extends whatever is held and would come back soon (SQS-29), one timer for all of it; and gives
+        back parked messages when their group is free."""
+        while True:
+            now = anyio.current_time()
+            due, again = self._receipts.due(now, self._margin, self._margin / 4)
+            self._alter(due)
+            free, later = self._receipts.free(now)
+            self._release(free)
+            self._stirred = anyio.Event()
+            if self._receipts:
+                again = min(again, later, now + self._queue.visibility - self._margin)
+            with anyio.CancelScope(deadline=again):
+                await self._stirred.wait()
+
+    # Receiving.
+
+    async def fetch(self, limit: int, wait: float) -> Page:
+        asked = min(limit, ENTRIES)
+        messages = await self._receive(asked, wait)
+        if messages is None:
+            return Page(answered=False)
+        # No await from here to the return: a page that came is never lost on the way.
+        if not messages:
+            self._meter.poll("empty")
+            return Page()
+        return self._page(messages, asked)
+
+    async def _receive(self, asked: int, wait: float) -> Sequence[dict[str, Any]] | None:
+        """None: passing faults lasted as long as it may wait."""
+        deadline = anyio.current_time() + wait
+
+        async def receive() -> dict[str, Any]:
+            left = int(min(LONGEST_POLL, max(0.0, deadline - anyio.current_time() + 0.1)))
+            params = {**self._request, "MaxNumberOfMessages": asked, "WaitTimeSeconds": left}
+            try:
+                return await self._api.call("ReceiveMessage", params, timeout=left + CALL_TIMEOUT)
+            except RemoteError as error:
+                self._meter.poll("error")
+                self._meter.poll_error(error.code)
+                raise
+
+        until = deadline if wait else deadline + LONGEST_POLL
+        try:
+            answer = await persist(receive, trouble=self._trouble, until=until)
+        except PASSING:
+            return None
+        return answer.get("Messages") or ()
+
+    def _page(self, messages: Sequence[dict[str, Any]], asked: int) -> Page:
+        now = anyio.current_time()
+        read = {record.receipt: record for message in messages if (record := self._read(message, now))}
+        idle = not self._receipts
+        admitted = self._receipts.admit(tuple(read), now)
+        if idle or len(admitted) < len(read):
+            self._stirred.set()
+        if len(admitted) > asked:  # a server that gives more than it was asked for
+            self._release(admitted[asked:])
+        records = tuple([read[receipt] for receipt in admitted[:asked]])
+        self._meter.poll("data")
+        if not records:
+            return Page(caught_up=False)
+        lag = max(0.0, time.time() - min([record.arrived_at for record in records]))
+        self._meter.polled(len(records), sum([len(record.json) for record in records]))
+        self._meter.message_age(lag)
+        full = len(messages) >= asked
+        return Page(records, caught_up=not full, lag=lag, full=full)
+
+    def _read(self, message: dict[str, Any], now: float) -> Record | None:
+        """None: it is damaged. It is left alone, to come again when its visibility ends."""
+        try:
+            return self._record(message, now)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            code = "MD5Mismatch" if isinstance(error, DamagedBody) else "Unreadable"
+            self._meter.poll_error(code)
+            self._failures.note("message_damaged", code, message_id=str(message.get("MessageId"))[:100])
+            return None
+
+    def _record(self, message: dict[str, Any], now: float) -> Record:
+        digest = md5(message["Body"].encode(), usedforsecurity=False).hexdigest()
+        if message.setdefault("MD5OfBody", digest) != digest:
+            raise DamagedBody
+        queue = self._queue
+        attributes: Dict[str, str] = message.get("Attributes") or {}
+        receipt = Receipt(
+            id=message["MessageId"],
+            handle=message["ReceiptHandle"],
+            hidden_until=now + queue.visibility - self._safety,
+            returns_at=now + queue.visibility,
+            last=now + MOST_HIDDEN,
+        )
+        if queue.fifo:
+            receipt.group = attributes.get("MessageGroupId", "")
+            receipt.sequence = int(attributes.get("SequenceNumber", 0))
+        sent = attributes.get("SentTimestamp")
+        return Record(
+            id=receipt.id,
+            json=record_json(message, queue.arn, queue.region),
+            arrived_at=int(sent) / 1000 if sent else time.time(),
+            deliveries=int(attributes.get("ApproximateReceiveCount", 1)),
+            held_until=receipt.hidden_until,
+            receipt=receipt,
+        )
+
+    # Settling.
+
+    async def hold(self, batch: Batch) -> tuple[Record, ...]:
+        now = anyio.current_time()
+        lost = tuple(record for record in batch.records if not self._receipts.holds(record.receipt, now))
+        for record in lost:
+            if record.receipt.state == "open":
+                self._receipts.drop(record.receipt)
+        if lost:
+            self._log.warning("messages_lost", count=len(lost), batch_size=len(batch.records))
+        return lost
+
+    async def settle(
+        self, done: Sequence[Record] = (), failed: Sequence[Record] = (), unstarted: Sequence[Record] = ()
+    ) -> None:
+        # All of it is on its way before the first await: cancelled or not, the first word about a record counts.
+        self._deletes.put([record.receipt for record in done if self._receipts.done(record.receipt)])
+        self._alter([record.receipt for record in failed if self._receipts.failed(record.receipt)])
+        self._release([record.receipt for record in unstarted])
+        self._stir_parked()
+        await self._deletes.room()
+
+    async def finish(self) -> None:
+        """A queue never ends."""
+
+    def _release(self, receipts: Iterable[Receipt]) -> None:
+        now = anyio.current_time()
+        self._alter([receipt for receipt in receipts if self._receipts.released(receipt, now)])
+
+    def _alter(self, receipts: Iterable[Receipt]) -> None:
+        """Has the visibility of each changed to what its state asks for; one change of a message at a time."""
+        new = [receipt for receipt in receipts if not receipt.changing]
+        for receipt in new:
+            receipt.changing = True
+        self._changes.put(new)
+
+    def _stir_parked(self) -> None:
+        if self._receipts.parks:
+            self._stirred.set()
+
+    async def _delete(self, batch: Sequence[Receipt]) -> Sequence[Receipt]:
+        """One request. Gives what is to be tried again (SQS-31)."""
+        entries = [Entry(receipt, receipt.handle) for receipt in batch if receipt.state == "done"]
+        verdicts = await self._ask("DeleteMessageBatch", entries, CALL_TIMEOUT)
+        now = anyio.current_time()
+        deleted = 0
+        again: list[Receipt] = []
+        for (receipt, handle, _), fault in zip(entries, verdicts, strict=True):
+            if handle != receipt.handle or (fault and fault.passing and receipt.ours(now)):
+                again.append(receipt)
+            elif fault:
+                self._failures.note("delete_failed", fault.code)
+                self._receipts.drop(receipt)
+            else:
+                deleted += receipt in self._receipts
+                if twins := self._receipts.deleted(receipt):
+                    self._deletes.put(twins)
+        if deleted:
+            self._failures.over("delete_failed")
+            self._meter.deleted(deleted)
+        self._stir_parked()
+        return again
+
+    async def _change(self, batch: Sequence[Receipt]) -> Sequence[Receipt]:
+        """One request: extensions, and messages that go back. Gives what is to be tried again."""
+        now = anyio.current_time()
+        entries: list[Entry] = []
+        for receipt in batch:
+            if receipt.state != "gone" and receipt.ours(now):
+                entries.append(Entry(receipt, receipt.handle, receipt.visibility(now, self._extension)))
+            else:
+                self._unchanged(receipt)
+        leaving = [entry.receipt.state == "leaving" for entry in entries]
+        patience = min(CALL_TIMEOUT, max(1.0, self._margin))  # so that an extension can be tried again in time
+        verdicts = await self._ask("ChangeMessageVisibilityBatch", entries, patience)
+        again: list[Receipt] = []
+        for entry, fault, was_leaving in zip(entries, verdicts, leaving, strict=True):
+            receipt = entry.receipt
+            outdated = entry.handle != receipt.handle or (receipt.state == "leaving" and not was_leaving)
+            if outdated or (fault and fault.passing and receipt.state != "gone"):
+                again.append(receipt)
+            elif fault:
+                self._failures.note("visibility_change_failed", fault.code)
+                receipt.stale = fault.stale
+                receipt.last = receipt.hidden_until  # it cannot be extended any more
+                self._unchanged(receipt)
+            else:
+                receipt.hidden_until = now + (entry.visibility or 0)
+                self._failures.over("visibility_change_failed")
+                self._unchanged(receipt)
+        return again
+
+    def _unchanged(self, receipt: Receipt) -> None:
+        """Nothing about its visibility is on its way any more."""
+        receipt.changing = False
+        if receipt.state == "leaving":
+            self._receipts.drop(receipt)
+
+    async def _ask(self, operation: str, entries: Sequence[Entry], timeout: float) -> Sequence[Fault | None]:
+        """One batch request; its judgement of each entry."""
+        if not entries:
+            return ()
+        params = {
+            "QueueUrl": self._queue.url,
+            "Entries": [entry.request(index) for index, entry in enumerate(entries)],
+        }
+        try:
+            answer = await self._api.call(operation, params, timeout=timeout)
+        except RemoteError as error:
+            fault = Fault(error.code, passing=isinstance(error, PASSING), stale=False)
+            return [fault] * len(entries)
+        return judge(answer, len(entries))
+
+
+class DamagedBody(ValueError):
+    """The MD5 of a message's body is not what the queue says."""
+
+
+class Entry(NamedTuple):
+    """One entry of a batch request. Its id is its index: message ids may repeat."""
+
+    receipt: Receipt
+    handle: str
+    """As it was when the request was made."""
+    visibility: int | None = None
+
+    def request(self, index: int) -> dict[str, Any]:
+        entry: dict[str, Any] = {"Id": str(index), "ReceiptHandle": self.handle}
+        if self.visibility is not None:
+            entry["VisibilityTimeout"] = self.visibility
+        return entry
+
+
+class Fault(NamedTuple):
+    """Why an entry failed. ``passing``: it may succeed later. ``stale``: its receipt handle is no good any more."""
+
+    code: str
+    passing: bool
+    stale: bool
+
+
+UNANSWERED = Fault("NoVerdict", passing=True, stale=False)
+
+
+def judge(answer: Dict[str, Any], count: int) -> list[Fault | None]:
+    """What a batch answer says about each of ``count`` entries: none where it succeeded. An entry that it does not
+    name may be tried again."""
+    verdicts: list[Fault | None] = [UNANSWERED] * count
+    for entry in answer.get("Successful") or ():
+        if (index := int(entry["Id"])) < count:
+            verdicts[index] = None
+    for entry in answer.get("Failed") or ():
+        if (index := int(entry["Id"])) < count:
+            kind = classify(entry.get("Code", ""), 400 if entry.get("SenderFault") else 500)
+            passing = issubclass(kind, PASSING)
+            verdicts[index] = Fault(entry.get("Code", ""), passing, stale=issubclass(kind, Rejected))
+    return verdicts
+
+
+class Failures:
+    """Says the first of a row of like failures, and at its end how many there were."""
+
+    def __init__(self, logger: Any) -> None:
+        self._log = logger
+        self._counts: dict[str, int] = {}
+
+    def note(self, event: str, code: str, **fields: str) -> None:
+        count = self._counts.get(event, 0)
+        if not count:
+            self._log.warning(event, error=code, **fields)
+        self._counts[event] = count + 1
+
+    def over(self, event: str) -> None:
+        if count := self._counts.pop(event, 0):
+            self._log.info(f"{event}_over", count=count)

@@ -1,0 +1,100 @@
+"""What survives a restart: the contract that every store keeps. tests/contracts/store.py is its specification."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from bridge.errors import StateError
+from bridge.nearest import did_you_mean
+
+STORES = {
+    "sqlite": "bridge.stores.sqlite:SqliteStore",
+    "memory": "bridge.stores.memory:MemoryStore",
+}
+"""The scheme of the state URL -> ``module:Class``."""
+
+NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class StateUrl(NamedTuple):
+    """Where the state is. ``namespace`` separates people (or daemons) who share one place."""
+
+    scheme: str
+    path: Path
+    namespace: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> StateUrl:
+        """Reads ``sqlite:////absolute/path?namespace=me``, ``sqlite:///relative/path`` or ``memory:``.
+
+        Raises StateError, one line, for anything else.
+        """
+        scheme, colon, rest = text.partition(":")
+        if scheme not in STORES or not colon:
+            known = "write sqlite:////PATH or memory:"
+            raise StateError(f"state: {text!r} is no URL of a store; {known}{did_you_mean(scheme, STORES)}")
+        try:
+            parts = urlsplit(rest)
+        except ValueError as error:
+            raise StateError(f"state: {text!r} is no URL of a store ({error}); write sqlite:////PATH") from None
+        namespace = _namespace(parts.query, text)
+        path = unquote(parts.path)
+        if scheme == "memory":
+            if parts.netloc or path or parts.fragment:
+                raise StateError(f"state: {text!r} names a place; the store in memory is just memory:")
+            return cls(scheme, Path(), namespace)
+        if not rest.startswith("///") or parts.fragment or path.endswith("/") or "\0" in path:
+            raise StateError(f"state: {text!r} names no file; an absolute path takes four slashes: sqlite:////PATH")
+        return cls(scheme, Path(path[1:]), namespace)
+
+
+class Store(Protocol):
+    """Keeps what must survive a restart, in the namespace of its URL. An async context manager: entering opens it for
+    this process alone, leaving closes it.
+
+    Each call is one write or read that has happened when it returns. StateError, one line that says what and how to fix
+    it: it did not happen. The event loop never waits for a disk.
+    """
+
+    def __init__(self, url: StateUrl) -> None: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+    async def paused(self) -> frozenset[str]:
+        """The UUIDs of the mappings that are paused."""
+        ...
+
+    async def pause(self, uuid: str) -> None:
+        """This mapping is paused from now on. Twice is as once."""
+        ...
+
+    async def resume(self, uuid: str) -> None:
+        """This mapping is not paused any more, if it was."""
+        ...
+
+
+def open_store(url: str) -> Store:
+    """The store behind a URL, to be entered. Raises StateError when the URL is none."""
+    parsed = StateUrl.parse(url)
+    module, _, name = STORES[parsed.scheme].partition(":")
+    kind: type[Store] = getattr(import_module(module), name)
+    return kind(parsed)
+
+
+def _namespace(query: str, text: str) -> str:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    namespace = options.pop("namespace", None)
+    if options:
+        raise StateError(f"state: {text!r} has the option {next(iter(options))!r}; the only one is namespace")
+    if namespace is not None and not NAMESPACE.fullmatch(namespace):
+        raise StateError(f"state: the namespace {namespace!r} is not 1 to 64 of the characters A-Z a-z 0-9 _ . -")
+    return namespace or ""

@@ -1,0 +1,255 @@
+"""The state in one SQLite file, readable by its owner alone and opened by one daemon at a time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from bridge.errors import StateError
+from bridge.stores import StateUrl
+
+APPLICATION_ID = 0x62726467  # "brdg"
+PATIENCE = 10.0
+"""Seconds until a disk that does not answer becomes an error."""
+BUSY_WAIT = 5.0
+"""Seconds that another program may keep the file locked."""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE pauses (
+            namespace TEXT NOT NULL,
+            uuid TEXT NOT NULL,
+            paused_at REAL NOT NULL,
+            PRIMARY KEY (namespace, uuid)
+        ) WITHOUT ROWID""",
+    ),
+)
+"""What leads from each version of the schema to the next. ``PRAGMA user_version`` says how many a file has seen."""
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """A store in the file of its URL. Every access runs in a worker thread, one at a time."""
+
+    def __init__(self, url: StateUrl) -> None:
+        self._path = url.path
+        self._namespace = url.namespace
+        self._file: _File | None = None
+        self._turn: anyio.CapacityLimiter | None = None
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self._path} {'open' if self._file else 'closed'}>"
+
+    async def __aenter__(self) -> Self:
+        self._turn = anyio.CapacityLimiter(1)
+        self._file = await self._threaded(lambda: _File(self._path, self._namespace))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with anyio.CancelScope(shield=True):
+                await self._threaded(file.close)
+
+    async def paused(self) -> frozenset[str]:
+        rows = await self._execute("SELECT uuid FROM pauses WHERE namespace = ?", self._namespace)
+        return frozenset(uuid for (uuid,) in rows)
+
+    async def pause(self, uuid: str) -> None:
+        await self._execute("INSERT OR IGNORE INTO pauses VALUES (?, ?, ?)", self._namespace, uuid, time.time())
+
+    async def resume(self, uuid: str) -> None:
+        await self._execute("DELETE FROM pauses WHERE namespace = ? AND uuid = ?", self._namespace, uuid)
+
+    async def _execute(self, statement: str, *values: str | float) -> list[tuple[str]]:
+        file = self._file
+        if file is None:
+            raise StateError(f"state file {self._path}: is not open")
+        return await self._threaded(lambda: file.execute(statement, values))
+
+    async def _threaded(self, work: Callable[[], T]) -> T:
+        """Runs ``work`` in its turn. The thread of a disk that hangs is left behind: the daemon goes on without it, and
+        what it was about to write is called off."""
+        try:
+            with anyio.fail_after(PATIENCE):
+                return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._turn)
+        except TimeoutError:
+            if self._file is not None:
+                self._file.interrupt()
+            raise StateError(
+                f"state file {self._path}: no answer within {PATIENCE:.0f} s; look after its disk or network share"
+            ) from None
+
+
+class _File:
+    """The open file with its lock: blocking, for one thread at a time. Every failure is a StateError."""
+
+    def __init__(self, path: Path, namespace: str) -> None:
+        self._path = path
+        self._lock = -1
+        self._connection: sqlite3.Connection | None = None
+        try:
+            self._lock = _claim(path, namespace)
+            _create(path)
+            self._connection = self._open()
+        except OSError as error:
+            self.close()
+            raise StateError(f"state file {path}: {_cannot_open(error)}") from error
+        except sqlite3.Error as error:
+            self.close()
+            raise self._failed(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(self, statement: str, values: tuple[str | float, ...]) -> list[tuple[str]]:
+        assert self._connection is not None  # noqa: S101  closed files are not handed out
+        try:
+            return self._connection.execute(statement, values).fetchall()  # autocommit: one statement, one write
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def interrupt(self) -> None:
+        """Calls off what another thread is executing."""
+        if self._connection is not None:
+            self._connection.interrupt()
+
+    def close(self) -> None:
+        """Closes the file, then lets the next daemon have it."""
+        try:
+            if self._connection is not None:
+                self._connection.close()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        finally:
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False)
+        try:
+            self._check(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # pauses are rare, and a power cut must not undo one
+            _migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        application = _pragma(connection, "application_id")
+        version = _pragma(connection, "user_version")
+        (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION_ID and (application or version or objects):
+            raise StateError(f"state file {self._path}: belongs to another program; name another file")
+        if version > len(MIGRATIONS):
+            raise StateError(
+                f"state file {self._path}: was written by a newer bridge (schema {version}, this one knows up to "
+                f"{len(MIGRATIONS)}); upgrade this bridge, or name another file"
+            )
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise StateError(f"state file {self._path}: {DAMAGED}")
+
+    def _failed(self, error: sqlite3.Error) -> StateError:
+        name = getattr(error, "sqlite_errorname", "")
+        for start, advice in ADVICE.items():
+            if name.startswith(start):
+                return StateError(f"state file {self._path}: {advice}")
+        return StateError(f"state file {self._path}: {error} ({name or type(error).__name__})")
+
+
+DAMAGED = "is damaged, or no state file of bridge; restore it, or move it away to start afresh (pauses are forgotten)"
+ADVICE = {
+    "SQLITE_FULL": "its disk is full; free some space",
+    "SQLITE_IOERR": "its disk fails or is full; free some space or look after the disk",
+    "SQLITE_CORRUPT": DAMAGED,
+    "SQLITE_NOTADB": DAMAGED,
+    "SQLITE_READONLY": "is read-only; let this user write to it and its folder",
+    "SQLITE_CANTOPEN": "cannot be opened; let this user write to it and its folder",
+    "SQLITE_BUSY": "another program keeps it locked; close that program",
+}
+"""SQLite's error name, or its beginning -> what to do."""
+
+
+def _claim(path: Path, namespace: str) -> int:
+    """Makes the folder and takes the lock that keeps a second daemon out; gives its descriptor."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = f"{path}.{namespace}.lock" if namespace else f"{path}.lock"
+    lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, os.pwrite(lock, f"{os.getpid()}\n".encode(), 0))
+    except BlockingIOError:
+        holder = os.read(lock, 32).decode(errors="replace").strip()
+        os.close(lock)
+        who = f" (pid {holder})" if holder.isdigit() else ""
+        raise StateError(
+            f"state file {path}: another daemon{who} uses it; stop that one, or name another file or ?namespace="
+        ) from None
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _create(path: Path) -> None:
+    """Makes the file, or makes it private. SQLite gives its -wal and -shm files the same mode."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        mode = os.fstat(file).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "is no regular file")
+        if mode & 0o177:
+            os.fchmod(file, 0o600)
+    finally:
+        os.close(file)
+
+
+def _cannot_open(error: OSError) -> str:
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"cannot be written ({error.strerror}); let this user write to {error.filename or 'it'}"
+        case errno.ENOSPC | errno.EDQUOT:
+            return ADVICE["SQLITE_FULL"]
+        case errno.ENOTDIR | errno.EEXIST | errno.ENOENT:
+            return f"its folder cannot be made ({error.strerror}: {error.filename}); name another path"
+        case errno.EISDIR:
+            return "is a folder; name a file in it"
+        case _:
+            return f"{error.strerror or error}; name another file"
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
+    return int(value)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for version in range(_pragma(connection, "user_version"), len(MIGRATIONS)):
+            for statement in MIGRATIONS[version]:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise

@@ -1,0 +1,1 @@
+"""What the daemon tells about its work: log lines and metrics."""

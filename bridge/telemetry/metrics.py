@@ -1,0 +1,395 @@
+"""The Prometheus metrics, named as tests/spec/metrics.md names them, and the meters that feed them.
+
+A meter holds its children ready (``labels()`` costs several times an update), so that counting is cheap on the straight
+path. All series of a meter stand at 0 from the start and go away when it is closed (MET-31).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Literal, TypeVar, get_args
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics import MetricWrapperBase
+
+from bridge import __version__
+from bridge.invocation import FailureKind
+from bridge.snapshot import Snapshot
+from bridge.telemetry import logs
+
+PollResult = Literal["empty", "data", "error"]
+FailedReason = FailureKind | Literal["partial", "response"]
+"""Why the events of an invocation count as failed: the outcome's kind, named in ``batchItemFailures``, or an answer
+that SQS-42 calls a complete failure."""
+RetryReason = Literal["function_error", "partial", "throttle"]
+InvocationResult = Literal["success", "function_error"]
+ErrorType = Literal["", "handled", "unhandled", "timeout", "exit", "oom"]
+"""Empty on success. ``unhandled`` is every error that the runtime reports (INV-20)."""
+
+STATES = ("Creating", "Enabling", "Enabled", "Disabling", "Disabled", "Updating", "Deleting")  # ESM-50
+
+# MET-30: from 1 ms to 900 s.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900)
+AGES = (0.001, 0.01, 0.1, 0.5, 1, 5, 30, 60, 300, 900, 3600, 21600, 86400)
+"""Messages may wait for days."""
+COUNTS = (1, 2, 5, 10, 50, 100, 500, 1000, 5000, 10000)
+BYTES = (1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 4 << 20, 6 << 20)
+# Each bucket of each mapping costs 150 bytes of memory, hence no finer ones.
+
+MAPPING = ("mapping", "source", "function")
+FUNCTION = ("function",)
+
+MOST_CODES = 32
+"""Error codes come from outside: so many make series of their own, the rest is counted as `other`."""
+CODE = re.compile(r"[A-Za-z0-9._:#-]{1,80}")
+
+# The creation time of each series would double the page and tells nothing that a counter's reset does not.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call,unused-ignore]
+
+
+class Metrics:
+    """All metrics of one daemon, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._mapping_families = _MappingFamilies(self.registry)
+        self._function_families = _FunctionFamilies(self.registry)
+        self._mappings: dict[tuple[str, str, str], MappingMeter] = {}
+        self._functions: dict[str, FunctionMeter] = {}
+        self._api = ApiMeter(self.registry)
+        self._buffered = Gauge(
+            "bridge_buffered_bytes", "Payloads received and unfinished, all mappings together.", registry=self.registry
+        )
+        self._buffered_limit = Gauge(
+            "bridge_buffered_limit_bytes", "The most that bridge_buffered_bytes may become.", registry=self.registry
+        )
+        build = Gauge("bridge_build_info", "Always 1; the version is a label.", ["version"], registry=self.registry)
+        build.labels(__version__).set(1)
+        ProcessCollector(registry=self.registry)
+        self.registry.register(_DroppedLines())
+
+    def mapping_meter(self, name: str, source: str, function: str) -> MappingMeter:
+        """The meter of a mapping. Who asks twice gets the same one, and it stays until it was closed twice: a
+        mapping's new runner may start while the old one counts its last."""
+        key = (name, source, function)
+        meter = self._mappings.get(key)
+        if meter is None:
+            forget = self._mappings.pop
+            meter = self._mappings[key] = MappingMeter(self._mapping_families, key, lambda: forget(key))
+        meter.opened += 1
+        return meter
+
+    def function_meter(self, function: str) -> FunctionMeter:
+        """The meter of a function, shared and closed as that of a mapping."""
+        meter = self._functions.get(function)
+        if meter is None:
+            forget = self._functions.pop
+            meter = self._functions[function] = FunctionMeter(
+                self._function_families, (function,), lambda: forget(function)
+            )
+        meter.opened += 1
+        return meter
+
+    def api_meter(self) -> ApiMeter:
+        """The one meter of all requests to services."""
+        return self._api
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Sets the gauges that are views of the snapshot; called when somebody scrapes."""
+        self._buffered.set(snapshot.buffered_bytes)
+        self._buffered_limit.set(snapshot.max_buffered_bytes)
+        for view in snapshot.mappings:
+            if mapping := self._mappings.get((view.name, view.source, view.function)):
+                mapping.state(view.state)
+                mapping.in_flight(view.in_flight)
+        for shown in snapshot.functions:
+            if function := self._functions.get(shown.name):
+                function.workers(shown.idle, shown.busy, shown.starting)
+                function.concurrent(shown.busy)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The page for an `Accept` header, and its content type. Safe to call in a thread."""
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version in it is no version
+            encode, content_type = choose_encoder("")
+        return encode(self.registry), content_type
+
+
+class _MappingFamilies:
+    """What is counted per mapping (metrics.md, sections 2, 3 and 5)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"bridge_esm_{name}", text, (*MAPPING, *labels), registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"bridge_esm_{name}", text, (*MAPPING, *labels), registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"bridge_esm_{name}", text, MAPPING, registry=registry, buckets=buckets)
+
+        self.polls = counter("polls_total", "Polls of the source, by what they gave.", "result")
+        self.polled = counter("polled_events_total", "Events read from the source (PolledEventCount).")
+        self.polled_bytes = counter("polled_bytes_total", "Bytes of the events read, as the function gets them.")
+        self.poll_errors = counter("poll_errors_total", "Failed polls (PollingErrorCount), by error code.", "error")
+        self.age = histogram("message_age_seconds", "Age of the oldest event of a poll when it was received.", AGES)
+        self.filtered = counter("filtered_events_total", "Events removed by the filter (FilteredOutEventCount).")
+        self.batch_size = histogram("batch_size", "Events per batch.", COUNTS)
+        self.batch_bytes = histogram("batch_bytes", "Bytes of the events of a batch.", BYTES)
+        self.invoked = counter(
+            "invoked_events_total", "Events in invocations, counted again at each retry (InvokedEventCount)."
+        )
+        self.failed_invoke = counter(
+            "failed_invoke_events_total", "Events whose invocation failed (FailedInvokeEventCount).", "reason"
+        )
+        self.invoke_errors = counter("invoke_errors_total", "Batches whose invocation failed (InvokeErrorCount).")
+        self.retries = counter("retries_total", "Batches that were or will be tried again, by cause.", "reason")
+        self.deleted = counter(
+            "deleted_events_total", "Messages that the queue confirmed as deleted (DeletedEventCount)."
+        )
+        self.in_flight = gauge("in_flight_events", "Events received and not settled yet.")
+        self.pollers = gauge("pollers", "Pollers of the source that run now (ProvisionedPollers).")
+        self.state = gauge("state", "1 for the state that the mapping is in, 0 for the others.", "state")
+
+
+class _FunctionFamilies:
+    """What is counted per function (metrics.md, section 4)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.invocations = Counter(
+            "bridge_invocations_total",
+            "Invocations in which the handler ran (Invocations, Errors).",
+            (*FUNCTION, "outcome", "error_type"),
+            registry=registry,
+        )
+        self.throttles = Counter(
+            "bridge_throttles_total", "Invocations rejected for concurrency (Throttles).", FUNCTION, registry=registry
+        )
+        self.duration = Histogram(
+            "bridge_invocation_duration_seconds",
+            "Time in the handler, without the start of its environment (Duration).",
+            FUNCTION,
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self.concurrent = Gauge(
+            "bridge_concurrent_executions",
+            "Environments that run the handler now (ConcurrentExecutions).",
+            FUNCTION,
+            registry=registry,
+        )
+        self.workers = Gauge(
+            "bridge_workers", "Execution environments, by what they do now.", (*FUNCTION, "state"), registry=registry
+        )
+
+
+_Family = TypeVar("_Family", bound=MetricWrapperBase)
+
+
+class _Meter:
+    """Children under the same labels, made once and removed together."""
+
+    def __init__(self, labels: tuple[str, ...], forget: Callable[[], object]) -> None:
+        self.labels = labels
+        self.opened = 0
+        """How many still count with it."""
+        self._forget = forget
+        self._made: list[tuple[MetricWrapperBase, tuple[str, ...]]] = []
+
+    def close(self) -> None:
+        """Removes all series when the last one who opened it closes it (MET-31). What is counted later is not shown."""
+        self.opened -= 1
+        if self.opened > 0:
+            return
+        self._forget()
+        for family, more in self._made:
+            family.remove(*self.labels, *more)
+        self._made.clear()
+
+    def _child(self, family: _Family, *more: str) -> _Family:
+        self._made.append((family, more))
+        return family.labels(*self.labels, *more)
+
+    def _children(self, family: _Family, names: Iterable[str]) -> dict[str, _Family]:
+        return {name: self._child(family, name) for name in names}
+
+
+class MappingMeter(_Meter):
+    """Counts for one mapping. One update per poll or batch is meant, none per event."""
+
+    def __init__(self, families: _MappingFamilies, labels: tuple[str, ...], forget: Callable[[], object]) -> None:
+        super().__init__(labels, forget)
+        self._families = families
+        self._polls = self._children(families.polls, get_args(PollResult))
+        self._polled = self._child(families.polled)
+        self._polled_bytes = self._child(families.polled_bytes)
+        self._poll_errors: dict[str, Counter] = {}
+        self._age = self._child(families.age)
+        self._filtered = self._child(families.filtered)
+        self._batch_size = self._child(families.batch_size)
+        self._batch_bytes = self._child(families.batch_bytes)
+        self._invoked = self._child(families.invoked)
+        self._failed_invoke = self._children(families.failed_invoke, _words(FailedReason))
+        self._invoke_errors = self._child(families.invoke_errors)
+        self._retries = self._children(families.retries, get_args(RetryReason))
+        self._deleted = self._child(families.deleted)
+        self._in_flight = self._child(families.in_flight)
+        self._pollers = self._child(families.pollers)
+        self._states = self._children(families.state, STATES)
+
+    def poll(self, result: PollResult) -> None:
+        """One poll came back."""
+        self._polls[result].inc()
+
+    def polled(self, events: int, size_bytes: int) -> None:
+        """``events`` records were read, ``size_bytes`` of JSON."""
+        self._polled.inc(events)
+        self._polled_bytes.inc(size_bytes)
+
+    def poll_error(self, code: str) -> None:
+        """A poll failed with the service's error ``code``."""
+        if self.opened:
+            _by_code(self._poll_errors, code, lambda known: self._child(self._families.poll_errors, known)).inc()
+
+    def message_age(self, seconds: float) -> None:
+        """How old the oldest record of a poll was when it was received."""
+        self._age.observe(max(0.0, seconds))
+
+    def filtered(self, events: int) -> None:
+        """The filter removed ``events`` records."""
+        self._filtered.inc(events)
+
+    def batch(self, records: int, size_bytes: int) -> None:
+        """A batch was let go by the batcher."""
+        self._batch_size.observe(records)
+        self._batch_bytes.observe(size_bytes)
+
+    def invoked(self, events: int) -> None:
+        """``events`` records went into an invocation; each attempt counts."""
+        self._invoked.inc(events)
+
+    def failed_invoke(self, events: int, reason: FailedReason) -> None:
+        """The invocation of ``events`` records failed, or its answer named failures (then all of the batch count)."""
+        self._failed_invoke[reason].inc(events)
+
+    def invoke_error(self) -> None:
+        """The invocation of a batch failed."""
+        self._invoke_errors.inc()
+
+    def retried(self, reason: RetryReason) -> None:
+        """A batch, or what is left of it, comes again."""
+        self._retries[reason].inc()
+
+    def deleted(self, events: int) -> None:
+        """The source confirmed that ``events`` records are deleted."""
+        self._deleted.inc(events)
+
+    def in_flight(self, events: int) -> None:
+        """``events`` records are received and not settled."""
+        self._in_flight.set(events)
+
+    def pollers(self, running: int) -> None:
+        """So many pollers run now."""
+        self._pollers.set(running)
+
+    def state(self, name: str) -> None:
+        """The mapping is in this state of ESM-50."""
+        for state, child in self._states.items():
+            child.set(state == name)
+
+
+class FunctionMeter(_Meter):
+    """Counts for one function."""
+
+    def __init__(self, families: _FunctionFamilies, labels: tuple[str, ...], forget: Callable[[], object]) -> None:
+        super().__init__(labels, forget)
+        self._invocations = {
+            ("success", ""): self._child(families.invocations, "success", ""),
+            **{
+                ("function_error", kind): self._child(families.invocations, "function_error", kind)
+                for kind in get_args(ErrorType)
+                if kind
+            },
+        }
+        self._throttles = self._child(families.throttles)
+        self._duration = self._child(families.duration)
+        self._concurrent = self._child(families.concurrent)
+        self._workers = self._children(families.workers, ("idle", "busy", "starting"))
+
+    def invocation(self, outcome: InvocationResult, error_type: ErrorType, seconds: float) -> None:
+        """The handler ran for ``seconds``. ``error_type`` is empty on success, else one of the others."""
+        self._invocations[outcome, error_type].inc()
+        self._duration.observe(seconds)
+
+    def throttled(self) -> None:
+        """An invocation was rejected for want of concurrency; it is no invocation and no error."""
+        self._throttles.inc()
+
+    def concurrent(self, running: int) -> None:
+        """So many environments run the handler now."""
+        self._concurrent.set(running)
+
+    def workers(self, idle: int, busy: int, starting: int) -> None:
+        """What the environments do now."""
+        self._workers["idle"].set(idle)
+        self._workers["busy"].set(busy)
+        self._workers["starting"].set(starting)
+
+
+class ApiMeter:
+    """Counts the requests to services: what AWS bills, and where throttling shows first."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "bridge_source_api_requests_total",
+            "Requests to services, by operation and answer (OK or the error code).",
+            ("service", "op", "code"),
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "bridge_source_api_seconds",
+            "Time until a service answered; a long poll waits on purpose.",
+            ("service", "op"),
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self._codes: dict[tuple[str, str], dict[str, Counter]] = {}
+        self._times: dict[tuple[str, str], Histogram] = {}
+
+    def observe(self, service: str, op: str, code: str, seconds: float) -> None:
+        """One request came back. ``service`` and ``op`` as the SDK spells them (`sqs`, `ReceiveMessage`), ``code``
+        ``OK`` or the error code."""
+        key = (service, op)
+        codes = self._codes.get(key)
+        if codes is None:
+            codes = self._codes[key] = {"OK": self._requests.labels(service, op, "OK")}
+            self._times[key] = self._seconds.labels(service, op)
+        _by_code(codes, code, lambda known: self._requests.labels(service, op, known)).inc()
+        self._times[key].observe(seconds)
+
+
+class _DroppedLines:
+    """Log lines that could not be written cannot be logged: this is where they show."""
+
+    def collect(self) -> Iterable[Metric]:
+        text = "Log lines that could not be written."
+        yield CounterMetricFamily("bridge_log_lines_dropped", text, value=logs.dropped())
+
+
+def _by_code(children: dict[str, Counter], code: str, make: Callable[[str], Counter]) -> Counter:
+    """The child for ``code``, or for `other` when the code does not look like one or too many are known."""
+    child = children.get(code)
+    if child is None:
+        known = code if len(children) < MOST_CODES and CODE.fullmatch(code) else "other"
+        child = children.get(known) or children.setdefault(known, make(known))
+    return child
+
+
+def _words(union: object) -> tuple[str, ...]:
+    """All words of a union of literals, in order."""
+    return tuple(word for part in get_args(union) for word in (get_args(part) or (part,)))

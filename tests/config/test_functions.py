@@ -1,0 +1,247 @@
+"""Functions: ranges, runtimes, folders, interpreters, variables, and where they live."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.config.functions import RESERVED_VARIABLES
+from bridge.executors import EXECUTORS
+from bridge.function import Function
+from bridge.settings import Settings, load
+from tests.configured import HOME, QUEUE, RUNTIME, mapped, problem, problems, settings, warnings, write
+
+
+def one(options: str = "", runtime: str = RUNTIME) -> str:
+    return f"functions: {{worker: {{Runtime: {runtime}, Handler: app.handler, CodeUri: ., {options}}}}}\n"
+
+
+def worker(folder: Path, text: str) -> Function:
+    return settings(folder, text).functions["worker"]
+
+
+def test_defaults_are_those_of_aws(tmp_path: Path) -> None:
+    function = worker(tmp_path, one())
+    assert (function.timeout, function.memory, function.environment) == (3.0, 128, {})
+    assert (function.reserved_concurrency, function.max_environments, function.concurrency) == (None, 16, 16)
+    assert (function.idle_timeout, function.credentials, function.python) == (300.0, "inherit", None)
+    assert (function.runtime, function.handler, function.code) == (RUNTIME, "app.handler", tmp_path)
+    assert function.where == str(tmp_path / "bridge.yaml:1")
+    assert function.kind in EXECUTORS
+
+
+def test_every_option_arrives(tmp_path: Path) -> None:
+    text = one(
+        "Timeout: 900, MemorySize: 10240, Environment: {Variables: {A_B: x, N_1: 5, T_1: true, E_1: ''}},"
+        " ReservedConcurrentExecutions: 4, max_environments: 7, idle_timeout: 1.5, credentials: none,"
+        f" python: {sys.executable}"
+    )
+    function = worker(tmp_path, text)
+    assert (function.timeout, function.memory, function.idle_timeout) == (900.0, 10240, 1.5)
+    assert function.environment == {"A_B": "x", "N_1": "5", "T_1": "true", "E_1": ""}, (
+        "unquoted values are taken as written"
+    )
+    assert (function.reserved_concurrency, function.concurrency, function.max_environments) == (4, 4, 7)
+    assert (function.credentials, function.python) == ("none", sys.executable)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ("Timeout: 0", "Timeout: 0 is less than 1"),
+        ("Timeout: 901", "Timeout: 901 is more than 900"),  # RT-32
+        ("Timeout: 1.5", "Timeout: expected a whole number, got 1.5"),
+        ("MemorySize: 127", "MemorySize: 127 is less than 128"),
+        ("MemorySize: 10241", "MemorySize: 10241 is more than 10240"),
+        ("ReservedConcurrentExecutions: -1", "ReservedConcurrentExecutions: -1 is less than 0"),
+        ("max_environments: 0", "max_environments: 0 is less than 1"),
+        ("idle_timeout: 0", "idle_timeout: 0 is less than 1"),
+        ("idle_timeout: .nan", "idle_timeout: expected a number, got nan"),
+        ("credentials: some", 'credentials: "some" is not one of inherit, none'),
+        ("python: /nowhere/python", "python: /nowhere/python: no such program"),
+        ("python: no-such-python-here", "python: no-such-python-here: no such program"),
+        ("python: ./app.py", "python: ./app.py: no such program"),
+        ("Environment: {AWS: x}", "Environment.AWS: unknown option; known are: Variables"),
+        ("Environment: {Variables: {X_1: null}}", "Environment.Variables.X_1: expected text, got null"),
+        ("Environment: {Variables: {X_1: [a]}}", "Environment.Variables.X_1: expected text, got a list"),
+        ("Environment: {Variables: [a]}", "Environment.Variables: expected options below it, got a list"),
+        ("timeout: 5", 'timeout: unknown option; did you mean "Timeout"?'),
+        ("Role: x", "Role: an option of AWS Lambda that has no meaning here; remove it"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, options: str, part: str) -> None:
+    assert problem(tmp_path, one(options) + "mappings: {}\n") == problem(tmp_path, one(options))
+    assert problem(tmp_path, one(options)).startswith(f"bridge.yaml:1: functions.worker.{part}")
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["ProvisionedConcurrentExecutions: 1", "DeadLetterConfig: {TargetArn: x}", "EventInvokeConfig: {}",
+     "command: [./x]", "url: 'http://x'", "lambda: 'arn:x'", "reload: true", "versions: {}", "aliases: {}",
+     "debug: true"],
+)  # fmt: skip
+def test_what_comes_later_says_so(tmp_path: Path, option: str) -> None:
+    key = option.partition(":")[0]
+    assert problem(tmp_path, one(option)) == f"bridge.yaml:1: functions.worker.{key}: not implemented yet; remove it"
+
+
+def test_what_comes_later_may_be_switched_off(tmp_path: Path) -> None:
+    assert worker(tmp_path, one("reload: false, url: null, debug: off")).kind == "python"
+
+
+@pytest.mark.parametrize("key", ["url: 'http://x'", "lambda: 'arn:x'", "command: [./x]"])
+def test_a_function_of_a_later_kind_has_one_problem(tmp_path: Path, key: str) -> None:
+    assert "not implemented yet" in problem(tmp_path, f"functions: {{there: {{{key}}}}}")
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    assert problems(tmp_path, "functions:\n  worker:\n") == [
+        "bridge.yaml:2: functions.worker: Runtime is missing, for example python3.11",
+        "bridge.yaml:2: functions.worker: Handler is missing, for example app.handler",
+        "bridge.yaml:2: functions.worker: CodeUri is missing, for example ./examples/handlers",
+    ]
+
+
+class TestRuntimes:
+    @pytest.mark.parametrize("minor", [9, 10, 12, 13, 14, 15])
+    def test_pythons_from_3_9_on(self, tmp_path: Path, minor: int) -> None:
+        text = one(f"python: {sys.executable}", f"python3.{minor}")
+        assert worker(tmp_path, text).kind == "python"
+
+    @pytest.mark.parametrize(
+        "runtime",
+        ["pyton3.11", "python3.8", "python3", "python", "python3.011", "python2.7", "python3.11x", "ruby3.3", "''"],
+    )
+    def test_others_name_the_known(self, tmp_path: Path, runtime: str) -> None:
+        found = problem(tmp_path, one(runtime=runtime))
+        assert "functions.worker.Runtime: no runtime " in found
+        assert "known are: python3.9 to " in found
+        assert "nodejsX.x and provided.* are not implemented yet" in found
+
+    def test_with_the_nearest(self, tmp_path: Path) -> None:
+        assert problem(tmp_path, one(runtime="pyton3.11")).endswith('; did you mean "python3.11"?')
+
+    @pytest.mark.parametrize("runtime", ["nodejs20.x", "provided.al2023"])
+    def test_later_ones(self, tmp_path: Path, runtime: str) -> None:
+        family = "nodejs" if "node" in runtime else "provided"
+        expected = f'"{runtime}": {family} runtimes are not implemented yet; known are: python3.9 to '
+        assert expected in problem(tmp_path, one(runtime=runtime))
+
+    def test_another_version_than_the_bridges_own_is_advice(self, tmp_path: Path) -> None:
+        advice = [line for line in warnings(tmp_path, one(runtime="python3.99")) if "Runtime" in line]
+        assert len(advice) == 1
+        assert f"the handler will run under python 3.{sys.version_info[1]}, the bridge's own" in advice[0]
+        with_interpreter = one(f"python: {sys.executable}", "python3.99")
+        assert not any("Runtime" in line for line in warnings(tmp_path, with_interpreter))
+
+
+class TestPaths:
+    def test_relative_ones_start_at_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(tmp_path, one().replace("CodeUri: .", "CodeUri: ./code"))
+        (tmp_path / "code").mkdir()
+        (tmp_path / "code" / "app.py").write_text("handler = print\n")
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
+        assert load("../bridge.yaml", HOME).functions["worker"].code == elsewhere / ".." / "code"
+
+    def test_an_interpreter_beside_the_file(self, tmp_path: Path) -> None:
+        program = tmp_path / "bin" / "python"
+        program.parent.mkdir()
+        program.symlink_to(sys.executable)
+        assert worker(tmp_path, one("python: bin/python")).python == str(program)
+
+    def test_an_interpreter_by_name(self, tmp_path: Path) -> None:
+        assert worker(tmp_path, one("python: sh")).python in ("/bin/sh", "/usr/bin/sh")
+
+    @pytest.mark.parametrize(
+        ("folder", "part"),
+        [("nowhere", "no such folder"), ("app.py", "is a file; unpack it into a folder"), ("'\\0'", "")],
+    )
+    def test_a_folder_that_is_none(self, tmp_path: Path, folder: str, part: str) -> None:
+        text = one().replace("CodeUri: .", f"CodeUri: {folder}")
+        assert "functions.worker.CodeUri: " in problem(tmp_path, text)
+        assert part in problem(tmp_path, text)
+
+    def test_a_name_that_no_file_can_have(self, tmp_path: Path) -> None:
+        assert "no such folder" in problem(tmp_path, one().replace("CodeUri: .", f"CodeUri: {'x' * 300}"))
+        assert "contains a NUL" in problem(tmp_path, one().replace("CodeUri: .", 'CodeUri: "a\\0b"'))
+
+
+class TestVariables:
+    @pytest.mark.parametrize("name", sorted(RESERVED_VARIABLES))
+    def test_reserved_ones_are_refused(self, tmp_path: Path, name: str) -> None:  # RT-20
+        found = problem(tmp_path, one(f"Environment: {{Variables: {{{name}: secret}}}}"))
+        assert found.endswith(
+            f"functions.worker.Environment.Variables.{name}: reserved: the runtime sets this variable itself"
+        )
+
+    def test_all_reserved_ones_are_known(self) -> None:  # RT-20
+        rule = (
+            (Path(__file__).parents[1] / "spec" / "runtime-api.md").read_text().split("- RT-20")[1].split("- RT-21")[0]
+        )
+        assert set(rule.split("`")[1::2]) == RESERVED_VARIABLES
+
+    @pytest.mark.parametrize("name", ["A", "1AB", "A-B", "_AB", "'A B'", "ÄB"])
+    def test_names(self, tmp_path: Path, name: str) -> None:  # RT-23
+        assert "a name begins with a letter" in problem(
+            tmp_path, one(f"Environment: {{Variables: {{{name}: secret}}}}")
+        )
+
+    @pytest.mark.parametrize("name", ["LANG", "PATH", "TZ", "PYTHONPATH", "AB", "a1"])
+    def test_others_may_be_set(self, tmp_path: Path, name: str) -> None:  # RT-21
+        assert worker(tmp_path, one(f"Environment: {{Variables: {{{name}: x}}}}")).environment == {name: "x"}
+
+    def test_they_have_4_kb_together(self, tmp_path: Path) -> None:  # RT-23
+        assert worker(tmp_path, one(f"Environment: {{Variables: {{AB: {'x' * 4094}}}}}")).environment["AB"]
+        assert "4097 bytes are more than 4096" in problem(
+            tmp_path, one(f"Environment: {{Variables: {{AB: {'ä' * 2047}x}}}}")
+        )
+
+    def test_no_message_and_no_repr_shows_a_value(self, tmp_path: Path) -> None:
+        for name in ("A", "AWS_REGION"):
+            assert "hush" not in problem(tmp_path, one(f"Environment: {{Variables: {{{name}: hush}}}}"))
+        loaded = settings(tmp_path, one("Environment: {Variables: {AB: hush}}"))
+        assert "hush" not in repr(loaded) + repr(loaded.functions["worker"])
+
+
+class TestHome:
+    def arn(self, folder: Path, text: str, **environ: str) -> str:
+        loaded: Settings = settings(folder, text, environ)
+        function = loaded.functions["worker"]
+        assert function.arn.split(":")[3:5] == [function.aws.region, function.aws.account_id]
+        return function.arn
+
+    def test_without_anything(self, tmp_path: Path) -> None:
+        assert self.arn(tmp_path, one()) == "arn:aws:lambda:us-east-1:000000000000:function:worker"
+
+    def test_by_its_mapping(self, tmp_path: Path) -> None:
+        assert self.arn(tmp_path, mapped()) == "arn:aws:lambda:eu-west-1:123456789012:function:worker"
+
+    def test_by_the_arn_that_the_mapping_gives(self, tmp_path: Path) -> None:
+        arn = "arn:aws:lambda:eu-west-1:210987654321:function:worker"
+        text = f"{one()}mappings: {{m: {{FunctionArn: '{arn}', EventSourceArn: '{QUEUE}'}}}}"
+        assert self.arn(tmp_path, text) == arn
+
+    def test_by_the_settings(self, tmp_path: Path) -> None:
+        text = f"aws: {{region: cn-north-1, account_id: '999999999999'}}\n{mapped()}"
+        assert self.arn(tmp_path, text) == "arn:aws-cn:lambda:cn-north-1:999999999999:function:worker"
+
+    def test_by_its_own_block(self, tmp_path: Path) -> None:
+        text = f"aws: {{region: us-west-2, endpoint_url: 'http://a:1'}}\n{one('aws: {region: us-gov-west-1}')}"
+        assert self.arn(tmp_path, text) == "arn:aws-us-gov:lambda:us-gov-west-1:000000000000:function:worker"
+        assert settings(tmp_path, text).functions["worker"].aws.endpoint_url == "http://a:1"
+
+    def test_by_the_environment(self, tmp_path: Path) -> None:
+        assert ":ap-south-1:" in self.arn(tmp_path, one(), AWS_DEFAULT_REGION="ap-south-1")
+        assert ":eu-north-1:" in self.arn(tmp_path, one(), AWS_DEFAULT_REGION="ap-south-1", AWS_REGION="eu-north-1")
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 65, "a.b", "ä", "''"])
+def test_names(tmp_path: Path, name: str) -> None:
+    quoted = "''" if name == "''" else f"'{name}'"
+    assert "is no name; expected 1 to 64 letters, digits, - and _" in problem(
+        tmp_path, f"functions: {{{quoted}: {{Runtime: {RUNTIME}, Handler: app.handler, CodeUri: .}}}}"
+    )

@@ -1,0 +1,198 @@
+"""What is shipped for running it: systemd unit, Compose file, and the image's recipe, built by .ci/container.sh."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bridge.commands import COMMANDS
+from bridge.settings import Settings, load
+from tests.conftest import missing
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+UNIT = DEPLOY / "systemd" / "bridge.service"
+PYTHON_ONLY = DEPLOY / "systemd" / "bridge.service.d" / "python-only.conf"
+DROP_IN = "bridge.service.d/python-only.conf"
+
+
+def unit_options(path: Path) -> dict[str, list[str]]:
+    """Key -> values, in the order of the file; systemd's lists are repeated keys."""
+    options: dict[str, list[str]] = {}
+    for line in path.read_text().splitlines():
+        if "=" in line and not line.startswith(("#", ";")):
+            key, value = line.split("=", 1)
+            options.setdefault(key, []).append(value)
+    return options
+
+
+# systemd
+
+
+def systemd_analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        missing("systemd-analyze")
+    return subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(params=["default", "python only"])
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The unit as it is installed, its program a file that is here, with and without the drop-in."""
+    program = tmp_path / "bridge"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    installed = tmp_path / UNIT.name
+    installed.write_text(UNIT.read_text().replace("ExecStart=/opt/bridge/bin/bridge ", f"ExecStart={program} "))
+    if request.param == "python only":
+        (tmp_path / DROP_IN).parent.mkdir()
+        (tmp_path / DROP_IN).write_text(PYTHON_ONLY.read_text())
+    return installed
+
+
+def test_unit_is_understood_to_the_last_key(unit: Path) -> None:
+    done = systemd_analyze("verify", unit)  # unknown keys are only printed, so its silence is what counts
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_unit_is_hardly_exposed(unit: Path) -> None:
+    done = systemd_analyze("security", "--offline=yes", "--threshold=15", unit)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_drop_in_forbids_executable_memory(unit: Path) -> None:
+    done = systemd_analyze("security", "--offline=yes", unit)
+    (line,) = [line for line in done.stdout.splitlines() if "MemoryDenyWriteExecute" in line]
+    assert ("✓" in line) == (unit.parent / DROP_IN).exists()
+
+
+def test_unit_fits_what_the_daemon_promises() -> None:
+    options = unit_options(UNIT)
+    program, command, *_ = shlex.split(options["ExecStart"][0])
+    assert (Path(program).name, command in COMMANDS) == ("bridge", True)
+    assert options["Type"] == ["notify"]
+    assert options["KillMode"] == ["mixed"]  # SIGTERM to the daemon alone; what is left of its children dies with it
+    assert options["ExecReload"] == ["kill -HUP $MAINPID"]
+    assert options["RestartPreventExitStatus"] == ["2"]  # a configuration error
+    assert options["WatchdogSec"] == ["30"]
+    assert float(options["TimeoutStopSec"][0]) > Settings(file="").shutdown_grace
+    assert options["StateDirectory"] == ["bridge"]
+    assert options["MemoryDenyWriteExecute"] == ["no"]  # Node and Java need it
+
+
+# Compose
+
+
+@pytest.fixture
+def compose() -> dict[str, Any]:
+    parsed: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return parsed
+
+
+def test_compose_runs_the_bridge_locked_down(compose: dict[str, Any]) -> None:
+    bridge = compose["services"]["bridge"]
+    assert bridge["read_only"] is True
+    assert bridge["cap_drop"] == ["ALL"]
+    assert bridge["security_opt"] == ["no-new-privileges:true"]
+    assert bridge["healthcheck"]["test"] == ["CMD", "bridge", "health"]
+    assert float(bridge["stop_grace_period"].removesuffix("s")) > Settings(file="").shutdown_grace
+    assert "privileged" not in bridge
+    assert "user" not in bridge  # the image's own: 10001
+
+
+def test_compose_publishes_on_loopback_alone_and_pins_images(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
+        if "build" not in service:
+            assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+", service["image"]), name
+
+
+def test_compose_mounts_what_is_here(compose: dict[str, Any]) -> None:
+    assert (DEPLOY / compose["services"]["bridge"]["build"]["context"] / "Dockerfile").is_file()
+    mounts = [mount for service in compose["services"].values() for mount in service["volumes"]]
+    sources = [mount.split(":")[0] for mount in mounts]
+    assert {source for source in sources if not source.startswith(".")} <= set(compose["volumes"])
+    assert [source for source in sources if source.startswith(".") and not (DEPLOY / source).exists()] == []
+
+
+def test_compose_configuration_fits_its_services(compose: dict[str, Any]) -> None:
+    settings = load(DEPLOY / "compose" / "bridge.yaml", environ={"HOME": "/nowhere"})
+    assert set(settings.functions) == {"orders-worker"}
+    host, _, port = str(settings.aws.endpoint_url).removeprefix("http://").partition(":")
+    published = {entry.split(":")[-1] for entry in compose["services"][host]["ports"]}
+    assert port in published
+    assert str(settings.admin_port) in {entry.split(":")[-1] for entry in compose["services"]["bridge"]["ports"]}
+    queues = (DEPLOY / "compose" / "elasticmq.conf").read_text()
+    for mapping in settings.mappings.values():
+        assert re.search(rf"^  {mapping.source_arn.resource} {{", queues, re.MULTILINE)
+
+
+def test_compose_handler_fails_only_what_is_no_order() -> None:
+    bodies = ['{"id": 7}', "not JSON", "[]", '{"name": "x"}']
+    records = [{"messageId": str(number), "body": body} for number, body in enumerate(bodies)]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "bridge",
+            "invoke",
+            "orders-worker",
+            "-e",
+            "-",
+            "-c",
+            DEPLOY / "compose" / "bridge.yaml",
+        ],
+        cwd=ROOT,
+        input=json.dumps({"Records": records}),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(done.stdout) == {"batchItemFailures": [{"itemIdentifier": number} for number in "123"]}
+
+
+# The image
+
+
+def dockerfile_steps() -> list[str]:
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    return [" ".join(line.split()) for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_image_runs_as_a_numeric_user_and_knows_its_health() -> None:
+    steps = dockerfile_steps()
+    last = {step.split(" ", 1)[0]: step.split(" ", 1)[1] for step in steps[steps.index(final_stage(steps)) :]}
+    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", last["USER"])
+    assert json.loads(last["ENTRYPOINT"]) == ["bridge"]  # exec form: it is process 1 and gets the signals itself
+    assert json.loads(last["CMD"])[0] in COMMANDS
+    assert json.loads(last["HEALTHCHECK"].partition("CMD ")[2]) == ["bridge", "health"]
+    assert last["STOPSIGNAL"] == "SIGTERM"
+
+
+def final_stage(steps: list[str]) -> str:
+    return [step for step in steps if step.startswith("FROM ")][-1]
+
+
+def test_image_is_built_from_a_pinned_base_and_only_from_what_is_sent() -> None:
+    steps = dockerfile_steps()
+    (base,) = [step for step in steps if step.startswith("ARG PYTHON_IMAGE=")]
+    assert re.fullmatch(r"ARG PYTHON_IMAGE=python:3\.\d+\.\d+-slim-[a-z]+", base)
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {
+        word
+        for step in steps
+        if step.startswith("COPY ") and "--from" not in step
+        for word in step.removeprefix("COPY ").split(" ")[:-1]
+    }
+    assert copied == sent
+    assert all((ROOT / name).exists() for name in copied)
