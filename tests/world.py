@@ -45,6 +45,9 @@ class ScriptedExecutor:
         self.function = function
         self.handler = handler
         self.events: list[Event] = []
+        """What was handled to its end, well or badly."""
+        self.given: set[str] = set()
+        """Ids of all records that it was ever asked to run."""
         self.running = 0
         self.most = 0
         """The highest number of invocations at once."""
@@ -58,8 +61,9 @@ class ScriptedExecutor:
         assert self.running == 0
 
     async def invoke(self, invocation: Invocation) -> Outcome:
-        await anyio.lowlevel.checkpoint()
         event = json.loads(invocation.payload)
+        self.given.update(record["messageId"] for record in event["Records"])
+        await anyio.lowlevel.checkpoint()
         started = anyio.current_time()
         self.running += 1
         self.most = max(self.most, self.running)
