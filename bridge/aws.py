@@ -3,7 +3,6 @@ else in bridge imports the SDK, and here it is imported at first use."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping as Dict
 from datetime import datetime
@@ -327,6 +326,8 @@ class _Identity:
             self._session = None
 
     def _start(self) -> Any:
+        import logging
+
         from aiobotocore.session import AioSession
 
         # It logs a traceback each time that a refresh fails, which we raise or need not know.

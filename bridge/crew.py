@@ -81,7 +81,8 @@ class Crew:
         return min(self._scaling.runners, self._flow.invoker.limit + 1) or 1
 
     def _polled(self, page: Page, idle: bool) -> None:
-        self._has_polled()
+        if page.answered:
+            self._has_polled()
         waiting, now = self._flow.lane.waiting > 0, anyio.current_time()
         self._scaling.polled(len(page.records), full=page.full, waiting=waiting, idle=idle, now=now)
         self._fill()

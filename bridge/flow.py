@@ -132,10 +132,11 @@ class Flow(msgspec.Struct, eq=False):
 
     def arrived(self, page: Page) -> tuple[Sequence[Record], Sequence[Record]]:
         """Counts a page in; gives the records that match the filter, and the rest."""
-        self.polled = True
-        self.tally.polled += len(page.records)
-        self.tally.lag = page.lag if page.records else 0.0
         self.tally.alive_at = anyio.current_time()
+        if page.answered:
+            self.polled = True
+            self.tally.polled += len(page.records)
+            self.tally.lag = page.lag if page.records else 0.0
         kept, removed = self.filter.split(page.records)
         if removed:
             self.tally.filtered += len(removed)

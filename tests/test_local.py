@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
@@ -179,8 +180,15 @@ async def test_a_function_finds_its_own_account(leash: Leash) -> None:
         assert (found.access_key, found.expiry) == (ALICE, None)
 
 
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nobody else's endpoint is taken for ours."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 def folders() -> set[Path]:
-    return set(Path(os.environ.get("TMPDIR", "/tmp")).glob("bridge-local-*"))
+    """Those of embedded endpoints."""
+    return set(Path(tempfile.gettempdir()).glob("bridge-local-*"))
 
 
 def children(parent: int) -> set[int]:

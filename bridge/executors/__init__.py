@@ -41,9 +41,9 @@ class Environments(NamedTuple):
 
 
 class Executor(Protocol):
-    """Runs one function. An async context manager: entering makes it ready, without starting code, and raises UsageError
-    when it can never run as configured; leaving ends all that still runs (killed, whole process groups) and leaves
-    nothing behind.
+    """Runs one function. An async context manager: entering makes it ready, without starting code, and raises
+    UsageError when it can never run as configured; leaving ends all that still runs (killed, whole process groups) and
+    leaves nothing behind.
     """
 
     function: Function

@@ -95,7 +95,7 @@ class Groups:
         self._tidy(receipt.group)
 
     def free(self, now: float) -> list[Receipt]:
-        """The parked messages that may go back to the queue, since nothing of their group is out and nothing before them
+        """The parked messages that may go back to the queue: nothing of their group is out, and nothing before them
         is owed, in order. They count as parked until ``unpark``."""
         for name in tuple(self._indebted):
             self._groups[name].forgive(now)

@@ -158,7 +158,9 @@ def main() -> None:
         for _ in range(given.rounds):
             rounds["ours"].append(asyncio.run(one(ours)))
             rounds["aiohttp.web"].append(asyncio.run(one(aiohttp_web)))
-    print(f"one environment, {given.records} records, {len(payload)} bytes, {os.cpu_count()} cores; medians of {given.rounds}")
+    print(
+        f"one environment, {given.records} records, {len(payload)} bytes, {os.cpu_count()} cores; medians of {given.rounds}"
+    )
     medians = {name: Figures(*map(statistics.median, zip(*figures, strict=True))) for name, figures in rounds.items()}
     for name, figures in medians.items():
         print(
@@ -166,7 +168,9 @@ def main() -> None:
             f"parent CPU {figures.cpu * 1e3:.3f} ms/inv"
         )
     ratio = medians["ours"].rate / medians["aiohttp.web"].rate
-    print(f"ours / aiohttp.web: {ratio:.2f}x invocations/s, {medians['aiohttp.web'].cpu / medians['ours'].cpu:.2f}x less CPU")
+    print(
+        f"ours / aiohttp.web: {ratio:.2f}x invocations/s, {medians['aiohttp.web'].cpu / medians['ours'].cpu:.2f}x less CPU"
+    )
 
 
 if __name__ == "__main__":

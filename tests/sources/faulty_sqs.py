@@ -77,11 +77,16 @@ class FaultySqs:
     """One queue. Times are the loop's."""
 
     def __init__(
-        self, name: str = "orders", *, visibility: int = 30, max_receives: float = inf, **settings: str
+        self,
+        name: str = "orders",
+        *,
+        visibility: int = 30,
+        max_receives: float = inf,
+        attributes: Dict[str, str] | None = None,
     ) -> None:
         self.name, self.visibility, self.max_receives = name, visibility, max_receives
-        self.fifo = name.endswith(".fifo")
-        self.settings = settings
+        self.attributes = {**({"FifoQueue": "true"} if name.endswith(".fifo") else {}), **(attributes or {})}
+        self.fifo = "FifoQueue" in self.attributes
         self.there = True
         """False: no such queue."""
         self.ignores_groups = False
@@ -228,8 +233,7 @@ class FaultySqs:
             "ApproximateNumberOfMessages": str(len(self.visible)),
             "ApproximateNumberOfMessagesNotVisible": str(len(self.in_flight)),
             "ApproximateNumberOfMessagesDelayed": "0",
-            **({"FifoQueue": "true"} if self.fifo else {}),
-            **self.settings,
+            **self.attributes,
         }
         names = params["AttributeNames"]
         return {"Attributes": {name: value for name, value in known.items() if name in names or "All" in names}}

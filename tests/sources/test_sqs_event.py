@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bridge.pipeline.scaling import Scaling
 from bridge.record import Record
 from bridge.sources import Bound
 from bridge.sources.sqs import SqsSource, record_json
@@ -137,20 +138,24 @@ def test_limits_of_standard_and_fifo_queues() -> None:
     assert "FIFO" in fifo.what
 
 
+def poll(scaling: Scaling, times: int) -> None:
+    """Full pages, all in one second."""
+    for _ in range(times):
+        scaling.polled(10, full=True, waiting=False, idle=False, now=0)
+
+
 def test_scaling_by_default() -> None:
     scaling = source().scaling()
     assert (scaling.runners, scaling.concurrency) == (1, 1250)  # SQS-15
-    scaling.polled(10, full=True, waiting=False, now=0)
+    poll(scaling, 1)
     assert scaling.runners == 5
-    for _ in range(400):
-        scaling.polled(10, full=True, waiting=False, now=1)
+    poll(scaling, 400)
     assert scaling.runners == 1 + 300
 
 
 def test_scaling_under_maximum_concurrency() -> None:
     scaling = source(maximum_concurrency=2).scaling()
-    for _ in range(100):
-        scaling.polled(10, full=True, waiting=False, now=0)
+    poll(scaling, 100)
     assert scaling.concurrency == 2  # SQS-16
     assert scaling.runners <= 3
 
@@ -158,15 +163,14 @@ def test_scaling_under_maximum_concurrency() -> None:
 def test_scaling_in_provisioned_mode() -> None:
     scaling = source(minimum_pollers=2, maximum_pollers=5).scaling()
     assert (scaling.runners, scaling.concurrency) == (2, 50)  # SQS-18
-    scaling.polled(10, full=True, waiting=False, now=0)
+    poll(scaling, 1)
     assert scaling.runners == 20
 
 
 def test_function_errors_lower_the_concurrency_only_without_partial_responses() -> None:
     for partial in (False, True):
         scaling = source(partial=partial).scaling()
-        for _ in range(10):
-            scaling.polled(10, full=True, waiting=False, now=0)
+        poll(scaling, 10)
         before = scaling.concurrency
         scaling.ended(failed=True)
         assert (scaling.concurrency == before) is partial  # SQS-34

@@ -123,7 +123,7 @@ async def test_a_group_id_does_not_make_a_queue_fifo(broker: LocalBroker) -> Non
 
 
 async def test_the_attribute_makes_a_queue_fifo_too() -> None:
-    fifo = LocalBroker(FaultySqs("strange-name", FifoQueue="true"))
+    fifo = LocalBroker(FaultySqs("strange-name", attributes={"FifoQueue": "true"}))
     fifo.queue.ignores_groups = True
     await fifo.send("1", "2", group="a")
     async with opened(fifo) as partition:
@@ -472,7 +472,7 @@ async def test_opening_raises_what_does_not_pass(broker: LocalBroker, code: str,
     ],
 )
 async def test_opening_advises(settings: dict[str, str], timeout: float, advised: list[str]) -> None:
-    broker = LocalBroker(FaultySqs(visibility=30, **settings), timeout=timeout)
+    broker = LocalBroker(FaultySqs(visibility=30, attributes=settings), timeout=timeout)
     with structlog.testing.capture_logs() as logs:
         async with broker.source():
             pass

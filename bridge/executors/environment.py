@@ -1,0 +1,259 @@
+"""One execution environment: a child process, the Runtime API listener that it talks to, and what it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping as Dict, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bridge.executors.child import Child
+from bridge.executors.failures import exit_text
+from bridge.executors.log_tail import LogTail, report
+from bridge.executors.output import Origin, Output, OutputSink
+from bridge.executors.runtime_api import Answer, RuntimeApi
+from bridge.function import Function
+from bridge.invocation import Invocation
+from bridge.leash import Leash
+
+HANG_UP = 1.0
+"""Seconds after its end in which what a process had sent is still read."""
+MEMORY_EVERY = 1.0
+"""Seconds between two looks at a child's memory."""
+
+
+class Ready(NamedTuple):
+    """It waits for an event."""
+
+
+class InitFailed(NamedTuple):
+    """It reported that it cannot start."""
+
+    error: bytes
+
+
+class Exited(NamedTuple):
+    """The process ended; negative: by a signal."""
+
+    status: int
+
+
+class OutOfTime(NamedTuple):
+    """Its time was over, and it was killed."""
+
+
+Event = Ready | InitFailed | Answer | Exited | OutOfTime
+
+
+class Environment:
+    """Serves one invocation at a time: ``open``, then ``ready`` and ``run`` in turns. Ends by ``kill`` or by itself;
+    ``ended`` is called when the process is gone.
+    """
+
+    def __init__(
+        self, function: Function, *, sink: OutputSink, leash: Leash, ended: Callable[[Environment], None]
+    ) -> None:
+        self.alive = True
+        """Not killed, and not ended."""
+        self.answers = 0
+        self.duration = 0.0
+        """Seconds of the last ``ready`` or ``run``."""
+        self.init_duration: float | None = None
+        """Seconds; of a cold start, until its first invocation was reported."""
+        self._function = function
+        self._sink = sink
+        self._leash = leash
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._api = RuntimeApi(self, function.arn)
+        self._tail = LogTail()
+        self._waiter: asyncio.Future[Event] | None = None
+        self._clock: asyncio.TimerHandle | None = None
+        self._over: Event | None = None
+        self._gone = asyncio.Event()
+        self._memory: int | None = None
+        self._memory_at = -MEMORY_EVERY
+        self._exit: tuple[int, asyncio.TimerHandle] | None = None
+        self._child: Child
+        self._output: Output
+
+    def __repr__(self) -> str:
+        state = "waiting" if self.waiting else "working" if self.alive else "ended"
+        return f"<Environment of {self._function.name}, {self._child!r}: {state}, {self.answers} answers>"
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def agent(self) -> str:
+        """How its runtime client calls itself."""
+        return self._api.agent
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it can take an invocation right now."""
+        return self.alive and self._api.waiting
+
+    @property
+    def end_text(self) -> str:
+        """Why it ended."""
+        match self._over:
+            case Exited(status):
+                return exit_text(status)
+            case OutOfTime():
+                return "The runtime did not ask for the next invocation in time"
+        return ""
+
+    async def open(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        variables: Callable[[str], Dict[str, str]],
+        origin: Origin,
+    ) -> None:
+        """Starts the process. ``variables`` gets the address of the Runtime API; ``origin`` is who needs it.
+
+        Raises OSError.
+        """
+        try:
+            await self._api.open()
+            self._child = Child(
+                command,
+                folder=folder,
+                variables=variables(self._api.address),
+                leash=self._leash,
+                ended=self._on_exit,
+            )
+        except BaseException:
+            self._api.close()
+            raise
+        self._output = Output(self._child.stdout, self._child.stderr, self._tail.write, self._sink, self._function.name)
+        self._output.origin = origin
+        self._output.open()
+
+    async def ready(self, limit: float) -> Event:
+        """Waits until it can take an invocation; after an answer that is when the runtime asks for the next one."""
+        if self._over is not None:
+            return self._over
+        if self._api.waiting:
+            return Ready()
+        self._start_clock(limit)
+        return await self._wait()
+
+    def begin(self, invocation: Invocation) -> None:
+        """From now on the log belongs to this invocation."""
+        self._output.origin = Origin(invocation.mapping, invocation.request_id)
+        self._tail.begin(invocation.request_id)
+
+    async def run(self, invocation: Invocation, limit: float) -> Event:
+        """Hands the event out (only when it is ready) and waits for an Answer, Exited or OutOfTime. ``limit`` seconds
+        from now it is over (RT-32, RT-38)."""
+        self._start_clock(limit)
+        self._api.hand_out(invocation, time.time() + limit)
+        event = await self._wait()
+        if self._output.crowded:
+            await self._output.passed_on()
+        return event
+
+    def log_tail(self, status: str = "") -> bytes:
+        """The end of the log of the invocation that is over (INV-30)."""
+        now = self._loop.time()
+        if now - self._memory_at >= MEMORY_EVERY:
+            self._memory, self._memory_at = self._child.peak_memory() or self._memory, now
+        init, self.init_duration = self.init_duration, None
+        return self._tail.end(report(self.duration, init, self._function.memory, self._memory, status))
+
+    def kill(self) -> None:
+        """All processes of it, at once (RT-36)."""
+        self.alive = False
+        self._child.kill()
+
+    async def gone(self) -> None:
+        """Waits until its process is reaped and its output has been passed on."""
+        await self._gone.wait()
+
+    # What the runtime does (RT-1..8).
+
+    def parked(self) -> None:
+        if not self.alive:
+            return
+        if not self.answers:
+            self._output.flush()  # what init wrote belongs to no invocation
+        self._stop_clock()
+        self._resolve(Ready())
+
+    def answered(self, answer: Answer) -> None:
+        # The clock goes on until it asks for the next event: what it does after its answer counts, too.
+        self.answers += 1
+        self._output.flush()
+        self._resolve(answer)
+
+    def init_failed(self, error: bytes) -> None:
+        self._finish(InitFailed(error))
+
+    def hung_up(self) -> None:
+        self._settle_exit()
+
+    # What happens to the process.
+
+    def _out_of_time(self) -> None:
+        self._clock = None
+        self._finish(OutOfTime())
+
+    def _finish(self, event: Event) -> None:
+        if self._over is None:
+            self._over = event
+        self._stop_clock()
+        self._output.flush()
+        self.kill()
+        self._resolve(event)
+
+    def _on_exit(self, status: int) -> None:
+        self.alive = False
+        self._stop_clock()
+        self._output.close()
+        # It may have answered before it ended. A process that left its group may keep the connection for ever.
+        self._exit = (status, self._loop.call_later(HANG_UP, self._settle_exit))
+        if not self._api.connections:
+            self._settle_exit()
+
+    def _settle_exit(self) -> None:
+        """The process has ended, and nothing that it sent is still on its way. Once."""
+        if self._exit is None:
+            return
+        (status, hang_up), self._exit = self._exit, None
+        hang_up.cancel()
+        self._api.close()
+        if self._over is None:
+            self._over = Exited(status)
+        self._resolve(self._over)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._output.quiet:
+            self._gone.set()
+            self._ended(self)
+        else:  # its last lines are passed on a few in each turn of the loop
+            self._loop.call_soon(self._leave)
+
+    async def _wait(self) -> Event:
+        began = self._loop.time()
+        self._waiter = self._loop.create_future()
+        event = await self._waiter
+        self.duration = self._loop.time() - began
+        return event
+
+    def _resolve(self, event: Event) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(event)
+
+    def _start_clock(self, limit: float) -> None:
+        self._stop_clock()
+        self._clock = self._loop.call_later(limit, self._out_of_time)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None

@@ -1,0 +1,123 @@
+"""How an execution environment is started: its command, and the variables its process sees."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping as Dict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bridge.errors import UsageError
+from bridge.function import Function
+
+RUNTIMES = Path(__file__).parent.parent / "runtimes"
+WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
+DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+_SERVICE_IDS = {"dynamodbstreams": "DYNAMODB_STREAMS", "events": "EVENTBRIDGE"}
+"""Where the name of a service's client and its variable ``AWS_ENDPOINT_URL_<SERVICE>`` differ by more than case."""
+
+
+def interpreter(function: Function) -> str:
+    """The Python that runs the function. Raises UsageError when there is none at that path."""
+    if function.python is None:
+        return sys.executable
+    found = shutil.which(function.python)
+    if found is None:
+        raise UsageError(
+            f"{_place(function)}.python: {function.python} is no executable file; "
+            "give the path of a Python interpreter, or leave it out for the bridge's own"
+        )
+    return str(Path(found).absolute())  # not resolved: the link of a virtual environment is what makes it one
+
+
+def code_folder(function: Function) -> Path:
+    """Where the handler's code is. Raises UsageError when it is no folder."""
+    folder = function.code.absolute()
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise UsageError(
+            f"{_place(function)}.CodeUri: {folder} {what}; give the folder that holds the handler's module"
+        )
+    return folder
+
+
+def python_command(function: Function) -> tuple[str, ...]:
+    """Raises UsageError without an interpreter. ``AWS_LAMBDA_EXEC_WRAPPER`` (RT-24) is started through ``env``, which
+    ends with status 127 as Lambda's own start script does when the wrapper is missing.
+    """
+    command = (interpreter(function), "-u", str(RUNTIMES / "python.py"))
+    wrapper = function.environment.get(WRAPPER)
+    return ("/usr/bin/env", "--", wrapper, *command) if wrapper else command
+
+
+def variables(function: Function, folder: Path, credentials: Dict[str, str], runtime_api: str) -> dict[str, str]:
+    """All that a child sees, for one environment; of our own environment only what is named here."""
+    inherited = os.environ
+    return {
+        "PATH": inherited.get("PATH", DEFAULT_PATH),
+        "HOME": inherited.get("HOME", "/"),
+        "LANG": "en_US.UTF-8",  # RT-21
+        "TZ": ":UTC",
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        **_chain(function),
+        **function.environment,
+        **_reserved(function, folder, runtime_api),
+        **credentials,
+    }
+
+
+def _reserved(function: Function, folder: Path, runtime_api: str) -> dict[str, str]:
+    """RT-20: a function's own variables cannot change these."""
+    region = _region(function)
+    reserved = {
+        "_HANDLER": function.handler,
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_LAMBDA_FUNCTION_NAME": function.name,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
+        "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{secrets.token_hex(16)}",
+        "AWS_LAMBDA_RUNTIME_API": runtime_api,
+        "LAMBDA_TASK_ROOT": str(folder),
+        "LAMBDA_RUNTIME_DIR": str(RUNTIMES),
+    }
+    if function.runtime:
+        reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{function.runtime}"
+    return reserved
+
+
+def _chain(function: Function) -> dict[str, str]:
+    """Where AWS is, and where SDKs must not look for keys: who a child is there, we alone say."""
+    if function.credentials == "none":
+        return {
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,  # HOME may lead to somebody's profiles
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+    found = {name: value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT_URL")}
+    if function.aws.endpoint_url:
+        # What the configuration names counts for all services that it does not name one by one.
+        found = {"AWS_ENDPOINT_URL": function.aws.endpoint_url}
+    for service, url in function.aws.endpoint_urls.items():
+        found[f"AWS_ENDPOINT_URL_{_service_id(service)}"] = url
+    found["AWS_EC2_METADATA_DISABLED"] = "true"
+    return found
+
+
+def _service_id(service: str) -> str:
+    return _SERVICE_IDS.get(service.lower(), service.upper().replace("-", "_").replace(" ", "_"))
+
+
+def _region(function: Function) -> str:
+    inherited = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return function.aws.region or inherited or function.arn.split(":")[3]
+
+
+def _place(function: Function) -> str:
+    return f"{function.where}: functions.{function.name}" if function.where else f"functions.{function.name}"

@@ -1,0 +1,251 @@
+"""Runs a function in child processes: a pool of execution environments, started on demand and kept warm."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import anyio
+import structlog
+
+from bridge.errors import BridgeError
+from bridge.executors import Environments, Surroundings
+from bridge.executors.credentials import ChildCredentials
+from bridge.executors.environment import Environment, Event, Exited, InitFailed, OutOfTime, Ready
+from bridge.executors.failures import Failures, parse_error
+from bridge.executors.idle import Idle
+from bridge.executors.launch import code_folder, python_command, variables
+from bridge.executors.output import Origin, log_line
+from bridge.executors.restarts import Restarts
+from bridge.executors.runtime_api import Answer
+from bridge.function import Function
+from bridge.invocation import Invocation, Outcome, Succeeded
+from bridge.telemetry.logs import Once
+
+log = structlog.get_logger()
+
+INIT_LIMIT = 10.0  # RT-30
+CREDENTIALS_LIMIT = 10.0
+"""Seconds that the AWS chain gets to find the keys for a new environment."""
+CLOSING = 5.0
+"""Seconds that killed processes get to disappear."""
+
+_AGENT = re.compile(r"bridge-python/(\d+\.\d+)").match
+_RUNTIME = re.compile(r"python(\d+\.\d+)$").match
+
+
+class _Started(NamedTuple):
+    environment: Environment
+    limit: float
+    """Seconds left for the invocation."""
+
+
+class ProcessExecutor:
+    """At most ``function.concurrency`` environments, the most recently used first; one that was not used for
+    ``function.idle_timeout`` is retired. Entering it raises UsageError when interpreter or code folder are missing.
+    """
+
+    def __init__(self, function: Function, surroundings: Surroundings) -> None:
+        self.function = function
+        self._leash = surroundings.leash
+        self._sink = surroundings.output or log_line
+        self._credentials: ChildCredentials | None = None
+        if surroundings.credentials is not None and function.credentials == "inherit":
+            self._credentials = ChildCredentials(surroundings.credentials)
+        self._failures = Failures(function)
+        self._restarts = Restarts()
+        self._once = Once(log)
+        self._command: tuple[str, ...] = ()
+        self._folder = Path()
+        self._all: set[Environment] = set()
+        self._idle: Idle[Environment] = Idle(function.idle_timeout)
+        self._busy = 0
+        self._starting = 0
+        self._version_compared = False
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        idle, busy, starting = self.environments()
+        return f"<ProcessExecutor {self.function.name}: {idle} idle, {busy} busy, {starting} starting>"
+
+    async def __aenter__(self) -> Self:
+        self._command = python_command(self.function)
+        self._folder = code_folder(self.function)
+        if self._credentials is not None:
+            await self._stack.enter_async_context(self._credentials)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._idle.close()
+        for environment in self._all:
+            environment.kill()
+        with anyio.move_on_after(CLOSING, shield=True):
+            while self._all:
+                await next(iter(self._all)).gone()
+        if self._all:
+            log.error("environments_left", function=self.function.name, pids=[left.pid for left in self._all])
+        with anyio.CancelScope(shield=True):
+            await self._stack.aclose()
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        while (environment := self._idle.take()) is not None:
+            if environment.waiting or await self._becomes_ready(environment):
+                environment.begin(invocation)
+                return await self._run(environment, invocation, self.function.timeout)
+        started = await self._start(invocation)
+        if isinstance(started, _Started):
+            return await self._run(started.environment, invocation, started.limit)
+        return started
+
+    def environments(self) -> Environments:
+        return Environments(idle=len(self._idle), busy=self._busy, starting=self._starting)
+
+    async def _becomes_ready(self, environment: Environment) -> bool:
+        """It has answered, but not asked for the next event yet."""
+        try:
+            await environment.ready(self.function.timeout)
+        finally:
+            if not environment.waiting:
+                environment.kill()
+        return environment.waiting
+
+    async def _run(self, environment: Environment, invocation: Invocation, limit: float) -> Outcome:
+        self._busy += 1
+        event: Event | None = None
+        try:
+            event = await environment.run(invocation, limit)
+        finally:
+            self._busy -= 1
+            if isinstance(event, Answer) and environment.alive:
+                self._idle.put(environment)
+            else:
+                environment.kill()
+        if isinstance(event, Answer):
+            self._restarts.answered()
+        elif isinstance(event, Exited):
+            self._restarts.ended_badly()
+        return self._outcome(environment, invocation, event)
+
+    def _outcome(self, environment: Environment, invocation: Invocation, event: Event) -> Outcome:
+        duration = environment.duration
+        match event:
+            case Answer("response", body):
+                return Succeeded(body, invocation.request_id, duration=duration, log_tail=environment.log_tail())
+            case Answer("error", body):
+                return self._failures.posted(invocation, body, duration, environment.log_tail())
+            case Answer():
+                return self._failures.too_large(invocation, duration, environment.log_tail())
+            case InitFailed(error):
+                return self._failures.posted(invocation, error, duration, environment.log_tail())
+            case Exited(status):
+                tail = environment.log_tail("error\tError Type: Runtime.ExitError")  # RT-51
+                return self._failures.exited(invocation, status, duration, tail)
+            case OutOfTime():
+                return self._failures.timed_out(invocation, duration, environment.log_tail("timeout"))
+            case Ready():
+                raise RuntimeError("an invocation that was handed out is waited for again")
+
+    async def _start(self, invocation: Invocation) -> _Started | Outcome:
+        """A new environment that is ready, or the failure of one that does not become ready."""
+        self._starting += 1
+        try:
+            environment, event = await self._init(invocation, INIT_LIMIT)
+            if isinstance(event, Ready):
+                environment.init_duration = environment.duration
+                environment.begin(invocation)
+                return _Started(environment, self.function.timeout)
+            self._tell_init(invocation, environment, event)
+            # RT-30, RT-31: repeated inside the invocation, now under the function's timeout.
+            environment, event = await self._init(invocation, self.function.timeout, inside=True)
+            if isinstance(event, Ready):
+                return _Started(environment, self.function.timeout - environment.duration)
+            return self._outcome(environment, invocation, event)
+        except BridgeError as error:
+            self._restarts.ended_badly()
+            return self._failures.unstarted(invocation, str(error))
+        finally:
+            self._starting -= 1
+
+    async def _init(self, invocation: Invocation, limit: float, *, inside: bool = False) -> tuple[Environment, Event]:
+        """One start. ``inside`` the invocation, to whose log it belongs then. Raises BridgeError."""
+        await self._restarts.pause()
+        environment = await self._open(invocation)
+        if inside:
+            environment.begin(invocation)
+        event: Event | None = None
+        try:
+            event = await environment.ready(limit)
+        finally:
+            if not environment.waiting:
+                environment.kill()
+        if isinstance(event, Ready):
+            self._compare_versions(environment)
+        else:
+            self._restarts.ended_badly()
+        return environment, event
+
+    async def _open(self, invocation: Invocation) -> Environment:
+        environment = Environment(self.function, sink=self._sink, leash=self._leash, ended=self._on_ended)
+        keys = await self._keys()
+        try:
+            await environment.open(
+                self._command,
+                self._folder,
+                partial(variables, self.function, self._folder, keys),
+                Origin(invocation.mapping, invocation.request_id),
+            )
+        except OSError as error:
+            raise BridgeError(f"cannot start {self._command[0]} in {self._folder}: {error.strerror}") from error
+        self._all.add(environment)
+        return environment
+
+    async def _keys(self) -> dict[str, str]:
+        if self._credentials is None:
+            return {}
+        try:
+            with anyio.fail_after(CREDENTIALS_LIMIT):
+                return await self._credentials.variables()
+        except TimeoutError:
+            raise BridgeError(f"the AWS chain gave no credentials within {CREDENTIALS_LIMIT:.0f} seconds") from None
+
+    def _on_ended(self, environment: Environment) -> None:
+        self._all.discard(environment)
+        if self._idle.remove(environment):
+            self._restarts.ended_badly()
+            self._once.log("idle", "environment_lost", function=self.function.name, reason=environment.end_text)
+
+    def _tell_init(self, invocation: Invocation, environment: Environment, event: Event) -> None:
+        """The first init of an environment failed (RT-31). Its repetition decides what becomes of the invocation."""
+        kind = "Runtime.ExitError" if isinstance(event, Exited) else ""
+        if isinstance(event, InitFailed):
+            kind = parse_error(event.error).errorType
+        self._once.log(
+            ("init", kind),
+            "init_failed",
+            function=self.function.name,
+            mapping=invocation.mapping,
+            status="timeout" if isinstance(event, OutOfTime) else "error",
+            error_type=kind,
+            duration_ms=round(environment.duration * 1000, 2),
+        )
+
+    def _compare_versions(self, environment: Environment) -> None:
+        """A Runtime of another version than the interpreter is a warning, once."""
+        wanted, found = _RUNTIME(self.function.runtime), _AGENT(environment.agent)
+        if self._version_compared or wanted is None or found is None:
+            return
+        self._version_compared = True
+        if wanted[1] != found[1]:
+            log.warning(
+                "runtime_version_differs",
+                function=self.function.name,
+                runtime=self.function.runtime,
+                interpreter=self.function.python or self._command[0],
+                version=found[1],
+            )

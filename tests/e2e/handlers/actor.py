@@ -1,0 +1,100 @@
+"""The handler of the end-to-end tests: does what the bodies of its messages say, and keeps a journal of it.
+
+A body is a JSON object, or a text that asks for nothing. Its keys, all optional; the records of a batch come in order:
+
+    sleep   seconds until the next one
+    prints  a line for the standard output
+    spawn   true: starts a process that sleeps for ever, and notes its pid
+    until   for what follows: up to which receive count of the message it holds; 1
+    raises  true: the handler raises
+    exits   a status: the process ends at once
+    fails   true: with ``PARTIAL`` set the answer names the message, else the handler raises at its end
+    answer  what the handler answers; ``$1``, ``$2`` … in its strings stand for the ids of the batch
+    raw     the same, as a text that need not be JSON
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def handler(event: dict[str, Any], context: Any) -> Any:
+    with journal(event, context):
+        return act(event["Records"])
+
+
+@contextmanager
+def journal(event: dict[str, Any], context: Any) -> Iterator[None]:
+    """Notes what an invocation was given, and when and how it ended."""
+    note = {
+        "request": context.aws_request_id,
+        "function": context.function_name,
+        "setting": os.environ.get("SETTING", ""),
+        "pid": os.getpid(),
+    }
+    write({**note, "what": "start", "at": time.time(), "records": event["Records"]})
+    well = False
+    try:
+        yield
+        well = True
+    finally:
+        write({**note, "what": "end", "at": time.time(), "well": well})
+
+
+def act(records: list[dict[str, Any]]) -> Any:
+    failed = []
+    answer: Any = None
+    for record in records:
+        order = read(record)
+        time.sleep(order.get("sleep", 0))
+        if "prints" in order:
+            print(order["prints"])
+        if order.get("spawn"):
+            write({"what": "spawn", "pid": subprocess.Popen(["/bin/sleep", "1000"]).pid})
+        if order.get("raises"):
+            raise ValueError(f"told to raise by {record['messageId']}")
+        if "exits" in order:
+            os._exit(order["exits"])
+        if order.get("fails"):
+            failed.append({"itemIdentifier": record["messageId"]})
+        answer = order["raw"].encode() if "raw" in order else order.get("answer", answer)
+    if failed and not os.environ.get("PARTIAL"):
+        raise ValueError(f"told to fail {len(failed)} messages")
+    ids = [record["messageId"] for record in records]
+    return {"batchItemFailures": failed} if failed else fill(answer, ids)
+
+
+def read(record: dict[str, Any]) -> dict[str, Any]:
+    """What a message asks for, this time."""
+    try:
+        order = json.loads(record["body"])
+    except ValueError:
+        return {}
+    if not isinstance(order, dict):
+        return {}
+    if int(record["attributes"]["ApproximateReceiveCount"]) > order.get("until", 1):
+        return {key: order[key] for key in ("sleep", "prints", "spawn") if key in order}
+    return order
+
+
+def fill(answer: Any, ids: list[str]) -> Any:
+    if isinstance(answer, bytes):
+        return answer
+    text = re.sub(r"\$(\d+)", lambda found: ids[int(found[1]) - 1], json.dumps(answer))
+    return json.loads(text)
+
+
+def write(line: dict[str, Any]) -> None:
+    """One write call a line: appends of several processes do not mix."""
+    journal = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(journal, json.dumps(line).encode() + b"\n")
+    finally:
+        os.close(journal)
