@@ -15,6 +15,7 @@ import msgspec
 
 from bridge.config.aws import check_aws
 from bridge.config.functions import function
+from bridge.config.handler import found
 from bridge.config.mappings import Home, mapping
 from bridge.config.options import NAME, AdminOptions, Options
 from bridge.config.overrides import lay_environment, lay_sets
@@ -96,7 +97,7 @@ def find(path: str | Path | None, environ: Dict[str, str]) -> str:
     if named:
         return named
     for place in PLACES:
-        if Path(place).is_file():
+        if found(Path(place)) == "file":
             return place
     raise ConfigError(f"no configuration file; tried: {', '.join(PLACES)}; name one with -c FILE or BRIDGE_CONFIG")
 

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         status = _dispatch(list(arguments))
-        sys.stdout.flush()
+        print(end="", flush=True)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read our output has seen enough
@@ -101,7 +101,7 @@ def _overview() -> argparse.ArgumentParser:
     lines = (f"  {name:<{width}}{line}" for name, (_, line) in COMMANDS.items())
     parser = Parser(
         prog="bridge",
-        usage="bridge [-h] [--version] [--debug] COMMAND …",
+        usage="bridge [-h] [--version] [--debug] COMMAND ...",
         description="AWS Lambda's event source mapping as a program you own.",
         epilog="\n".join(["commands:", *lines, "", "bridge COMMAND --help says more, with an example."]),
         formatter_class=Formatter,

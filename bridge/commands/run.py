@@ -44,6 +44,7 @@ def _serve(args: argparse.Namespace) -> int:
     from bridge.leash import Leash
     from bridge.telemetry import logs
 
+    allow_files()
     logs.configure(settings.log_level, settings.log_format, sys.stderr)
     log = structlog.get_logger()
     for line in (*settings.notices, *settings.warnings):
@@ -56,3 +57,11 @@ def _serve(args: argparse.Namespace) -> int:
         return LocalEndpoint(leash, announce=lambda line: print(line, flush=True))
 
     return anyio.run(Daemon(settings, read, stage=stage).run)
+
+
+def allow_files() -> None:
+    """Each parked poll and each environment is an open file or two: as many as the system allows."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

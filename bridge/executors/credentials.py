@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Protocol, Self
 import anyio
 import structlog
 
-from bridge.aws import Credentials
 from bridge.errors import BridgeError
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from bridge.aws import Credentials
 
 log = structlog.get_logger()
 

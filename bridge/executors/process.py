@@ -52,7 +52,7 @@ class ProcessExecutor:
     def __init__(self, function: Function, surroundings: Surroundings) -> None:
         self.function = function
         self._leash = surroundings.leash
-        self._sink = surroundings.output or log_line
+        self._sink = log_line if surroundings.output is None else surroundings.output
         self._credentials: ChildCredentials | None = None
         if surroundings.credentials is not None and function.credentials == "inherit":
             self._credentials = ChildCredentials(surroundings.credentials)

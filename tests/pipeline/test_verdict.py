@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from math import inf
+from typing import get_args
 
 import pytest
 from hypothesis import given, strategies as st
@@ -83,10 +84,9 @@ def test_deferrals_back_off_up_to_a_limit() -> None:  # SQS-35
     assert delays[-1] == LONGEST_DEFERRAL
 
 
+KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
-    st.sampled_from(["function", "timeout", "exit", "throttled", "reserved_zero", "unreachable"]).map(
-        lambda kind: Failed(kind, b"{}", "id")
-    ),
+    st.sampled_from(KINDS).map(lambda kind: Failed(kind, b"{}", "id")),
     st.lists(st.sampled_from(["r0", "r1", "r2", "r3", "zz", ""])).map(lambda names: succeeded(failures(*names))),
     st.binary(max_size=40).map(lambda payload: Succeeded(payload, "id")),
 )
