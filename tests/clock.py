@@ -41,7 +41,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
     async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("a child process lives in real time: use the ordinary loop")
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         raise RuntimeError("a thread lives in real time: use the ordinary loop")
 
 
