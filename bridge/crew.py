@@ -83,8 +83,9 @@ class Crew:
     def _polled(self, page: Page, idle: bool) -> None:
         if page.answered:
             self._has_polled()
-        waiting, now = self._flow.lane.waiting > 0, anyio.current_time()
-        self._scaling.polled(len(page.records), full=page.full, waiting=waiting, idle=idle, now=now)
+        enough = self._flow.lane.waiting > 0 or len(self._members) > self._flow.invoker.limit
+        now = anyio.current_time()
+        self._scaling.polled(len(page.records), full=page.full, enough=enough, idle=idle, now=now)
         self._fill()
 
     def _ended(self, outcome: Outcome) -> None:

@@ -48,9 +48,9 @@ class Scaling:
         """How many runners there should be: one may collect while the others' invocations run."""
         return max(self._idle, min(self._wanted, self.concurrency + 1))
 
-    def polled(self, records: int, *, full: bool, waiting: bool, idle: bool, now: float) -> None:
-        """A poll ended. ``waiting``: a batch of this mapping has no slot yet, so more polls would not help. ``idle``:
-        nothing came in the time of a whole long poll."""
+    def polled(self, records: int, *, full: bool, enough: bool, idle: bool, now: float) -> None:
+        """A poll ended. ``enough``: more runners would not help, since a batch waits for a slot, or each slot has its
+        runner. ``idle``: nothing came in the time of a whole long poll."""
         if records >= THIN or full:
             self._thin = 0
         else:
@@ -59,7 +59,7 @@ class Scaling:
             self._resting = False
             self._thin = 0
             self._grow(self._first - self._wanted, now)
-        elif full and not waiting:
+        elif full and not enough:
             self._grow(1, now)
         elif self._thin >= IDLE_POLLS:
             self._thin = 0

@@ -8,10 +8,10 @@ from bridge.pipeline.scaling import Scaling
 
 
 def poll(
-    scaling: Scaling, records: int, times: int = 1, *, waiting: bool = False, idle: bool = False, now: float = 0.0
+    scaling: Scaling, records: int, times: int = 1, *, enough: bool = False, idle: bool = False, now: float = 0.0
 ) -> int:
     for _ in range(times):
-        scaling.polled(records, full=records == 10, waiting=waiting, idle=idle, now=now)
+        scaling.polled(records, full=records == 10, enough=enough, idle=idle, now=now)
     return scaling.runners
 
 
@@ -26,7 +26,7 @@ def test_one_more_for_each_full_poll_while_no_batch_waits() -> None:  # SQS-19
     scaling = Scaling()
     poll(scaling, 10)
     assert poll(scaling, 10, 3) == 8
-    assert poll(scaling, 10, 3, waiting=True) == 8
+    assert poll(scaling, 10, 3, enough=True) == 8
 
 
 def test_thin_polls_lead_back_to_one() -> None:
