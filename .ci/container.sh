@@ -26,7 +26,7 @@ make_base() { # a root file system with what the python image has and we use
 }
 
 pip_here() { # how this machine's pip reaches its packages, as a pip.conf and the files that it names
-  python3 -m pip config list | sed -n -E "s/^(global|:env:)\.([a-z-]+)='(.*)'$/\2 = \3/p" |
+  env -u PIP_CONSTRAINT -u PIP_QUIET python3 -m pip config list | sed -n -E "s/^(global|:env:)\.([a-z-]+)='(.*)'$/\2 = \3/p" |
     awk -F ' = ' '!seen[$1]++' | { echo '[global]'; cat; } >"$work/pip.conf"
   mounts=(--volume "$work/pip.conf:/etc/pip.conf:ro")
   local word path

@@ -31,6 +31,14 @@ if ! diff -q .ci/npm-packages.txt "$cache/npm-installed.txt" >/dev/null 2>&1; th
   cp .ci/npm-packages.txt "$cache/npm-installed.txt"
 fi
 
+if ! command -v uv >/dev/null && [ ! -x "$cache/bin/uv" ]; then
+  echo 'installing uv'
+  python3 -m venv --clear "$cache/uv"
+  "$cache/uv/bin/pip" install -qq uv==0.13.9
+  mkdir -p "$cache/bin"
+  ln -sf ../uv/bin/uv "$cache/bin/uv"
+fi
+
 # The Python runtime client runs under the user's interpreter: it is tested under each one from 3.9 on, three at least.
 candidates() {
   local version

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:?the cache folder}/newest
 python3 -m venv --clear "$venv"
-unset PIP_CONSTRAINT BRIDGE_REQUIRE
-"$venv/bin/pip" install --quiet '.[test]'
+unset PIP_CONSTRAINT PIP_QUIET BRIDGE_REQUIRE
+"$venv/bin/pip" install -qq '.[test]'
 "$venv/bin/pip" list --format=freeze | grep -iE '^(aiobotocore|aiohttp|anyio|botocore|msgspec|structlog)=='
-"$venv/bin/python" -m pytest -q -p no:cacheprovider tests/test_aws.py tests/sources
+"$venv/bin/python" -m pytest -q -o addopts=--strict-markers -p no:cacheprovider tests/aws tests/sources

@@ -32,6 +32,7 @@ class Leash:
 
     def __init__(self) -> None:
         self._held: dict[bytes, None] = {}
+        self._entered = False
         self._pipe = -1
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -40,21 +41,22 @@ class Leash:
 
     async def __aenter__(self) -> Self:
         self._open()
+        self._entered = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered = False
         guard, self._guard = self._guard, None
-        os.close(self._pipe)
-        self._pipe = -1
         if guard is None:
             return
+        os.close(self._pipe)
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(_see_off, guard)
 
     def hold_group(self, group: int) -> None:
-        """From now on the process group ``group`` does not outlive the daemon."""
+        """From now on the process group ``group`` does not outlive the daemon. Raises BridgeError without a guard."""
         self._hold(b"group %d" % group)
 
     def release_group(self, group: int) -> None:
@@ -70,26 +72,41 @@ class Leash:
         self._release(b"folder " + os.fsencode(Path(folder).absolute()))
 
     def _hold(self, what: bytes) -> None:
+        if not self._entered:
+            raise RuntimeError("a leash holds only what it gets between its entry and its exit")
         self._held[what] = None
-        self._tell(b"+" + what)
+        try:
+            self._tell(b"+" + what)
+        except BridgeError:
+            del self._held[what]
+            raise
 
     def _release(self, what: bytes) -> None:
         self._held.pop(what, None)
-        self._tell(b"-" + what)
+        if self._guard is None:
+            return
+        try:
+            self._tell(b"-" + what)
+        except BridgeError as error:  # the next hold tries again
+            log.error("guard_missing", error=str(error))
 
     def _tell(self, entry: bytes) -> None:
+        """Writes to the guard; a new one, in place of one that was killed, is told all that is held at once."""
+        if self._guard is None:
+            self._open()
+            return
         try:
             os.write(self._pipe, entry + b"\0")
-        except BrokenPipeError:  # somebody killed the guard
-            log.warning("guard_replaced", pid=self._guard.pid if self._guard else None)
+        except BrokenPipeError:
+            guard, self._guard = self._guard, None
             os.close(self._pipe)
+            guard.kill()
+            log.warning("guard_replaced", pid=guard.pid, status=guard.wait())
             self._open()
 
     def _open(self) -> None:
-        """Starts a guard and tells it all that is held."""
+        """Starts a guard and tells it all that is held. Raises BridgeError."""
         theirs, self._pipe = os.pipe()
-        if self._guard is not None:
-            self._guard.wait()
         try:
             self._guard = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(GUARD)],

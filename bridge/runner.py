@@ -126,8 +126,6 @@ class Runner:
         page = Page()
         with self._waiting(*self._polling(), grace=PARKED_GRACE, due=wait + LONG_POLL):
             page = await self._partition.fetch(self._batcher.room, wait)
-        if not page.answered:
-            return
         self._held.update(dict.fromkeys(page.records))
         flow.buffer.take(page.records)
         kept, removed = flow.arrived(page)

@@ -92,7 +92,8 @@ class Supervised:
     @property
     def explained(self) -> bool:
         """It has polled, or stands in a state that ``show`` explains."""
-        return self.ready or self._trouble is not None or self._held_by() is not None
+        gate = self._trouble or self._held_by()
+        return self.ready or (gate is not None and gate.name not in ("starting", "polling"))
 
     # Its life.
 
@@ -291,9 +292,9 @@ class Supervised:
         return self._trouble
 
     def _held_by(self) -> Gate | None:
-        """The gate of the runner that is held longest."""
+        """The gate of the runner that is held longest; who waits for records is not held."""
         gates = (runner.gate for crew in self._crews for runner in crew.views())
-        return min(gates, key=lambda gate: gate.since, default=None)
+        return min(gates, key=lambda gate: (gate.name == "polling", gate.since), default=None)
 
 
 class Supervisor:

@@ -76,7 +76,7 @@ class Server:
             client.close()
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(5)
+            self.process.wait(1)  # it may wait for long polls that nobody waits for any more
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -166,11 +166,11 @@ def ministack() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def roto() -> Iterator[Server]:
-    """A second, unrelated server."""
+def roto(port: int = 0) -> Iterator[Server]:
+    """A second, unrelated server; 0: at any free port."""
     beside = Path(sys.executable).with_name("roto-server")
     program = str(beside) if beside.exists() else shutil.which("roto-server")
-    port = local.free_port()
+    port = port or local.free_port()
     command = [require(program, "roto-aws"), "--host", "127.0.0.1", "--port", str(port), "--ephemeral"]
     with contextlib.closing(run("roto", command, port)) as server:
         yield server

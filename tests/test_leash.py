@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -26,7 +26,8 @@ from bridge.leash import Leash
 
 async def main():
     async with Leash() as leash:
-        child = subprocess.Popen(["/bin/sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
+        command = ["/bin/sh", "-c", "sleep 600 & echo $!; wait"]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
         leash.hold_group(child.pid)
         leash.hold_folder(sys.argv[1])
         print(child.pid, child.stdout.readline().decode().strip(), leash._guard.pid, flush=True)
@@ -46,10 +47,8 @@ def group() -> Iterator[subprocess.Popen[bytes]]:
         try:
             yield child
         finally:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 def grandchild(child: subprocess.Popen[bytes]) -> int:
@@ -172,3 +171,48 @@ async def test_a_guard_that_cannot_be_started_is_an_error(monkeypatch: pytest.Mo
     with pytest.raises(BridgeError, match="cannot start the guard"):
         async with Leash():
             pass
+
+
+async def test_a_guard_that_cannot_be_replaced_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    async with Leash() as leash:
+        leash.hold_folder(first)
+        assert leash._guard is not None
+        pid = leash._guard.pid
+        with monkeypatch.context() as broken:
+            broken.setattr(sys, "executable", "/nowhere/python")
+            os.kill(pid, signal.SIGKILL)
+            await gone(pid)
+            with pytest.raises(BridgeError, match="cannot start the guard"):
+                leash.hold_folder(second)
+            leash.release_folder(second)
+        leash.hold_folder(second)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_release_without_a_guard_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Leash() as leash:
+        leash.hold_folder(tmp_path)
+        assert leash._guard is not None
+        pid = leash._guard.pid
+        with monkeypatch.context() as broken:
+            broken.setattr(sys, "executable", "/nowhere/python")
+            os.kill(pid, signal.SIGKILL)
+            await gone(pid)
+            leash.release_folder(tmp_path)
+        leash.release_folder(tmp_path)
+    assert tmp_path.exists()
+
+
+async def test_outside_its_time_it_holds_nothing() -> None:
+    leash = Leash()
+    with pytest.raises(RuntimeError):
+        leash.hold_group(1)
+    leash.release_group(1)
+    async with leash:
+        pass
+    with pytest.raises(RuntimeError):
+        leash.hold_group(1)
+    leash.release_group(1)

@@ -19,6 +19,8 @@ from bridge.leash import Leash
 
 HANG_UP = 1.0
 """Seconds after its end in which what a process had sent is still read."""
+LINGER = 8
+"""Turns of the loop in which a connection is accepted and read, and then some."""
 MEMORY_EVERY = 1.0
 """Seconds between two looks at a child's memory."""
 
@@ -47,8 +49,8 @@ Event = Ready | InitFailed | Answer | Exited | OutOfTime
 
 
 class Environment:
-    """Serves one invocation at a time: ``open``, then ``ready`` and ``run`` in turns. Ends by ``kill`` or by itself;
-    ``ended`` is called when the process is gone.
+    """Serves one invocation at a time: ``listen`` and ``start``, then ``ready`` and ``run`` in turns. Ends by ``kill``
+    or by itself; ``ended`` is called when the process is gone.
     """
 
     def __init__(
@@ -106,41 +108,45 @@ class Environment:
                 return "The runtime did not ask for the next invocation in time"
         return ""
 
-    async def open(
-        self,
-        command: Sequence[str],
-        folder: Path,
-        variables: Callable[[str], Dict[str, str]],
-        origin: Origin,
+    async def listen(self) -> None:
+        """Opens the Runtime API. Raises OSError. Without a ``start`` after it, call ``unlisten``."""
+        try:
+            await self._api.open()
+        except BaseException:
+            self._api.close()
+            raise
+
+    def unlisten(self) -> None:
+        """Gives the Runtime API up before a process was started."""
+        self._api.close()
+
+    def start(
+        self, command: Sequence[str], folder: Path, variables: Callable[[str], Dict[str, str]], origin: Origin
     ) -> None:
         """Starts the process. ``variables`` gets the address of the Runtime API; ``origin`` is who needs it.
 
         Raises OSError.
         """
-        try:
-            await self._api.open()
-            self._child = Child(
-                command,
-                folder=folder,
-                variables=variables(self._api.address),
-                leash=self._leash,
-                ended=self._on_exit,
-            )
-        except BaseException:
-            self._api.close()
-            raise
+        self._child = Child(
+            command,
+            folder=folder,
+            variables=variables(self._api.address),
+            leash=self._leash,
+            ended=self._on_exit,
+        )
         self._output = Output(self._child.stdout, self._child.stderr, self._tail.write, self._sink, self._function.name)
         self._output.origin = origin
         self._output.open()
 
     async def ready(self, limit: float) -> Event:
         """Waits until it can take an invocation; after an answer that is when the runtime asks for the next one."""
-        if self._over is not None:
-            return self._over
-        if self._api.waiting:
-            return Ready()
-        self._start_clock(limit)
-        return await self._wait()
+        began = self._loop.time()
+        if not self.waiting:
+            self._start_clock(limit)
+        while self._over is None and not self.waiting:
+            await self._wait()  # more than once if the connection is lost while it waits
+        self.duration = self._loop.time() - began
+        return Ready() if self._over is None else self._over
 
     def begin(self, invocation: Invocation) -> None:
         """From now on the log belongs to this invocation."""
@@ -150,9 +156,11 @@ class Environment:
     async def run(self, invocation: Invocation, limit: float) -> Event:
         """Hands the event out (only when it is ready) and waits for an Answer, Exited or OutOfTime. ``limit`` seconds
         from now it is over (RT-32, RT-38)."""
+        began = self._loop.time()
         self._start_clock(limit)
         self._api.hand_out(invocation, time.time() + limit)
         event = await self._wait()
+        self.duration = self._loop.time() - began
         if self._output.crowded:
             await self._output.passed_on()
         return event
@@ -214,7 +222,15 @@ class Environment:
         self.alive = False
         self._stop_clock()
         self._output.close()
-        # It may have answered before it ended. A process that left its group may keep the connection for ever.
+        self._linger(status, LINGER)
+
+    def _linger(self, status: int, turns: int) -> None:
+        """It may have answered before it ended: what it sent is in the kernel, perhaps on a connection that is still to
+        be accepted, and comes out within a few turns of the loop."""
+        if turns:
+            self._loop.call_soon(self._linger, status, turns - 1)
+            return
+        # A process that left its group may keep a connection for ever.
         self._exit = (status, self._loop.call_later(HANG_UP, self._settle_exit))
         if not self._api.connections:
             self._settle_exit()
@@ -238,12 +254,9 @@ class Environment:
         else:  # its last lines are passed on a few in each turn of the loop
             self._loop.call_soon(self._leave)
 
-    async def _wait(self) -> Event:
-        began = self._loop.time()
+    def _wait(self) -> asyncio.Future[Event]:
         self._waiter = self._loop.create_future()
-        event = await self._waiter
-        self.duration = self._loop.time() - began
-        return event
+        return self._waiter
 
     def _resolve(self, event: Event) -> None:
         if self._waiter is not None and not self._waiter.done():

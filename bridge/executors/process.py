@@ -65,6 +65,7 @@ class ProcessExecutor:
         self._idle: Idle[Environment] = Idle(function.idle_timeout)
         self._busy = 0
         self._starting = 0
+        self._closed = False
         self._version_compared = False
         self._stack = AsyncExitStack()
 
@@ -82,6 +83,7 @@ class ProcessExecutor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
         self._idle.close()
         for environment in self._all:
             environment.kill()
@@ -191,17 +193,18 @@ class ProcessExecutor:
         return environment, event
 
     async def _open(self, invocation: Invocation) -> Environment:
+        seen = partial(variables, self.function, self._folder, await self._keys())
         environment = Environment(self.function, sink=self._sink, leash=self._leash, ended=self._on_ended)
-        keys = await self._keys()
         try:
-            await environment.open(
-                self._command,
-                self._folder,
-                partial(variables, self.function, self._folder, keys),
-                Origin(invocation.mapping, invocation.request_id),
-            )
-        except OSError as error:
-            raise BridgeError(f"cannot start {self._command[0]} in {self._folder}: {error.strerror}") from error
+            await environment.listen()
+            if self._closed:
+                raise BridgeError(f"the function {self.function.name} is being closed")
+            environment.start(self._command, self._folder, seen, Origin(invocation.mapping, invocation.request_id))
+        except BaseException as error:
+            environment.unlisten()
+            if isinstance(error, OSError):
+                raise BridgeError(f"cannot start {self._command[0]} in {self._folder}: {error.strerror}") from error
+            raise
         self._all.add(environment)
         return environment
 

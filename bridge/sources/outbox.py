@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 
 from bridge.faults import Backoff
 
@@ -24,12 +24,13 @@ class Outbox(Generic[Entry]):
     seconds; a ``linger`` lets them wait for others in any case.
 
     ``send`` carries out one request and gives those of its entries that are to be tried again; whatever becomes of
-    the others is settled there. They are tried again with jittered backoff until ``send`` gives none back.
+    the others is settled there. They are tried again with jittered backoff until ``send`` gives none back. ``start``
+    runs a request as a task.
     """
 
     def __init__(
         self,
-        tasks: TaskGroup,
+        start: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
         send: Callable[[Sequence[Entry]], Awaitable[Sequence[Entry]]],
         *,
         capacity: int,
@@ -37,7 +38,7 @@ class Outbox(Generic[Entry]):
         patience: float,
         linger: float = 0.0,
     ) -> None:
-        self._tasks, self._send = tasks, send
+        self._start, self._send = start, send
         self._capacity, self._requests = capacity, requests
         self._patience, self._linger = patience, linger
         self._pending: deque[Entry] = deque()
@@ -89,7 +90,7 @@ class Outbox(Generic[Entry]):
             batch = [self._pending.popleft() for _ in range(min(ENTRIES, len(self._pending)))]
             self._flying += 1
             self._disarm()
-            self._tasks.start_soon(self._deliver, batch, name="outbox")
+            self._start(partial(self._deliver, batch))
         if self._pending and not self._timer and self._open:
             wait = self._linger or self._patience
             self._timer = asyncio.get_running_loop().call_later(wait, self._ripen)

@@ -41,6 +41,8 @@ class Receipt(msgspec.Struct, eq=False):
     group: str = ""
     """Of a FIFO queue only (SQS-62)."""
     sequence: int = 0
+    exhausted: bool = False
+    """If it fails it goes to the dead-letter queue (SQS-37)."""
     state: State = "open"
     stale: bool = False
     """The queue said that the handle is no good any more."""
@@ -61,9 +63,11 @@ class Receipt(msgspec.Struct, eq=False):
 
 
 class Receipts:
-    """All that is held of one queue. ``fifo`` brings the group lock with it."""
+    """All that is held of one queue. ``fifo`` brings the group lock with it. The queue's clock may be ``slack`` seconds
+    ahead of what receipts say: the answer that brought them has been on its way for a while."""
 
-    def __init__(self, *, fifo: bool) -> None:
+    def __init__(self, *, fifo: bool, slack: float = 0.0) -> None:
+        self._slack = slack
         self._held: dict[str, Receipt] = {}
         """Open and done, by message id."""
         self._parked: dict[Receipt, None] = {}
@@ -165,7 +169,9 @@ class Receipts:
             self.drop(receipt)
             return False
         extended = receipt.changing or receipt.hidden_until > receipt.returns_at
-        self._remove(receipt, "leaving" if extended else "gone", owed_until=receipt.returns_at)
+        # After its last try it does not come back, but the next one of its group comes, maybe by the queue's clock.
+        owed_until = receipt.returns_at - self._slack if receipt.exhausted else receipt.returns_at
+        self._remove(receipt, "leaving" if extended else "gone", owed_until)
         return extended
 
     def released(self, receipt: Receipt, now: float) -> bool:

@@ -6,6 +6,7 @@ What happens with an open queue is in sqs_queue.py, which is imported when one i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping as Dict
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,6 +45,8 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     arn: str
     region: str
     fifo: bool
+    max_receives: float
+    """Of the redrive policy (SQS-37); inf without one."""
     visibility: int
     """Seconds that a message stays hidden after its receive."""
     asks_visibility: bool
@@ -78,14 +81,19 @@ class SqsSource:
 
         from bridge.sources.sqs_queue import SqsPartition
 
-        self._queue = await self._open()
+        self._queue = queue = await self._open()
+        linger = self.mapping.delete_linger
+        partition = SqsPartition(queue, self.surroundings, linger=linger, runners=lambda: self._scaling.runners)
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        linger = self.mapping.delete_linger
-        self._partition = SqsPartition(
-            self._queue, self.surroundings, linger=linger, runners=lambda: self._scaling.runners
-        )
-        await self._tasks.start(self._partition.work, name=f"queue {self._queue.name}")
+        try:
+            self._tasks.start_soon(partition.work, name=f"queue {queue.name}")
+            await partition.works.wait()
+        except BaseException as error:
+            partition.stop()
+            await self._tasks.__aexit__(type(error), error, error.__traceback__)
+            raise
+        self._partition = partition
         return self
 
     async def __aexit__(
@@ -129,6 +137,7 @@ class SqsSource:
             arn=str(arn),
             region=arn.region,
             fifo=attributes.get("FifoQueue") == "true" or arn.resource.endswith(".fifo"),  # SQS-62
+            max_receives=max_receives(attributes),
             visibility=needed,
             asks_visibility=needed != visibility,
         )
@@ -200,6 +209,14 @@ class SqsSource:
         except RemoteError:
             return None
         return sum(int(answer.get("Attributes", {}).get(name, 0)) for name in names)
+
+
+def max_receives(attributes: Dict[str, str]) -> float:
+    """How often a message is handed out before it goes to the dead-letter queue; inf without one."""
+    try:
+        return float(msgspec.json.decode(attributes["RedrivePolicy"])["maxReceiveCount"])
+    except (KeyError, TypeError, ValueError):
+        return inf
 
 
 def record_json(message: Dict[str, Any], arn: str, region: str) -> bytes:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping as Dict, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping as Dict, Sequence
 from hashlib import md5
+from math import inf
 from typing import Any, NamedTuple
 
 import anyio
 import structlog
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup
 
 from bridge.errors import Rejected, RemoteError
-from bridge.faults import PASSING, classify, persist
+from bridge.faults import PASSING, Backoff, classify
 from bridge.record import Batch, Page, Record
 from bridge.sources import Surroundings
 from bridge.sources.outbox import ENTRIES, Outbox
@@ -25,6 +26,8 @@ MOST_HIDDEN = 43_200 - 5
 """Seconds from the receive, less what its answer may have taken (SQS-82)."""
 LEAST_EXTENSION = 5
 """Of a queue with a tiny visibility timeout: a heartbeat a second would be late sooner or later."""
+NEWS_AFTER = 1.0
+"""A fault that is over sooner is no news: a connection that broke while it was idle, a few throttled requests."""
 OUTBOX = 1000
 """Deletes without a judgement; more than that, and settling waits."""
 PATIENCE = 0.5
@@ -42,7 +45,6 @@ class SqsPartition:
         self.id = queue.name
         self._queue, self._api = queue, queue.api
         self._meter, self._trouble = surroundings.meter, surroundings.trouble
-        self._receipts = Receipts(fifo=queue.fifo)
         self._log = log.bind(source_arn=queue.arn)
         self._failures = Failures(self._log)
         visibility = queue.visibility
@@ -50,13 +52,31 @@ class SqsPartition:
         """Seconds before the end of its hidden time that a message is extended: time to try again."""
         self._extension = max(visibility, LEAST_EXTENSION)
         self._safety = min(0.5, visibility / 20)
-        """What the clock of a receipt is ahead of the queue's: its answer has been on its way for a while."""
-        self._linger = min(linger, self._margin / 10)
-        self._runners = runners
+        """How much earlier than a receipt says the queue may take its message back: the answer was on its way."""
+        self._receipts = Receipts(fifo=queue.fifo, slack=self._safety)
+        self._backoff = Backoff()
+        self._failing_since = inf
+        self._told = False
         self._stirred = anyio.Event()
         self._scope = anyio.CancelScope(shield=True)
-        self._deletes: Outbox[Receipt]
-        self._changes: Outbox[Receipt]
+        self._tasks: TaskGroup
+        self.works = anyio.Event()
+        """Set once ``work`` runs: not before that may anything else be called."""
+        self._deletes = Outbox(
+            self._send,
+            self._delete,
+            capacity=OUTBOX,
+            requests=lambda: max(1, runners()),
+            patience=PATIENCE,
+            linger=min(linger, self._margin / 10),
+        )
+        self._changes = Outbox(
+            self._send,
+            self._change,
+            capacity=OUTBOX,
+            requests=lambda: CHANGES_REQUESTS,
+            patience=CHANGES_PATIENCE,
+        )
         self._request: dict[str, Any] = {
             "QueueUrl": queue.url,
             "MessageAttributeNames": ["All"],  # SQS-3
@@ -71,27 +91,12 @@ class SqsPartition:
 
     # Its own work.
 
-    async def work(self, *, task_status: TaskStatus[None]) -> None:
+    async def work(self) -> None:
         """Carries the outboxes and the heartbeat until ``stop``. Shielded: what is on its way goes on while the runners
         are being cancelled."""
         with self._scope:
-            async with anyio.create_task_group() as tasks:
-                self._deletes = Outbox(
-                    tasks,
-                    self._delete,
-                    capacity=OUTBOX,
-                    requests=lambda: max(1, self._runners()),
-                    patience=PATIENCE,
-                    linger=self._linger,
-                )
-                self._changes = Outbox(
-                    tasks,
-                    self._change,
-                    capacity=OUTBOX,
-                    requests=lambda: CHANGES_REQUESTS,
-                    patience=CHANGES_PATIENCE,
-                )
-                task_status.started()
+            async with anyio.create_task_group() as self._tasks:
+                self.works.set()
                 await self._keep_hidden()
 
     async def close(self) -> None:
@@ -136,25 +141,43 @@ class SqsPartition:
         return self._page(messages, asked)
 
     async def _receive(self, asked: int, wait: float) -> Sequence[dict[str, Any]] | None:
-        """None: passing faults lasted as long as it may wait."""
-        deadline = anyio.current_time() + wait
-
-        async def receive() -> dict[str, Any]:
-            left = int(min(LONGEST_POLL, max(0.0, deadline - anyio.current_time() + 0.1)))
+        """Waits out passing faults, all runners with one backoff. None: they lasted as long as it may wait."""
+        now = anyio.current_time()
+        deadline = now + wait
+        patience = deadline if wait else now + LONGEST_POLL
+        while True:
+            left = int(min(LONGEST_POLL, max(0.0, deadline - now + 0.1)))
             params = {**self._request, "MaxNumberOfMessages": asked, "WaitTimeSeconds": left}
             try:
-                return await self._api.call("ReceiveMessage", params, timeout=left + CALL_TIMEOUT)
+                answer = await self._api.call("ReceiveMessage", params, timeout=left + CALL_TIMEOUT)
             except RemoteError as error:
                 self._meter.poll("error")
                 self._meter.poll_error(error.code)
-                raise
+                if not isinstance(error, PASSING):
+                    raise
+                self._fails(error, since=min(anyio.current_time(), now + left))
+            else:
+                self._goes_on()
+                return answer.get("Messages") or ()
+            now = anyio.current_time()
+            delay = self._backoff.next()
+            await anyio.sleep(max(0.0, min(delay, patience - now)))
+            if now + delay >= patience:
+                return None
+            now = anyio.current_time()
 
-        until = deadline if wait else deadline + LONGEST_POLL
-        try:
-            answer = await persist(receive, trouble=self._trouble, until=until)
-        except PASSING:
-            return None
-        return answer.get("Messages") or ()
+    def _fails(self, fault: RemoteError, since: float) -> None:
+        """Says what it waits for, once no receive of any runner has been answered for a while."""
+        self._failing_since = min(self._failing_since, since)
+        if anyio.current_time() - self._failing_since >= NEWS_AFTER:
+            self._trouble(str(fault))
+            self._told = True
+
+    def _goes_on(self) -> None:
+        self._backoff.reset()
+        if self._told:
+            self._trouble(None)
+        self._failing_since, self._told = inf, False
 
     def _page(self, messages: Sequence[dict[str, Any]], asked: int) -> Page:
         now = anyio.current_time()
@@ -191,6 +214,7 @@ class SqsPartition:
             raise DamagedBody
         queue = self._queue
         attributes: Dict[str, str] = message.get("Attributes") or {}
+        deliveries = int(attributes.get("ApproximateReceiveCount", 1))
         receipt = Receipt(
             id=message["MessageId"],
             handle=message["ReceiptHandle"],
@@ -201,12 +225,13 @@ class SqsPartition:
         if queue.fifo:
             receipt.group = attributes.get("MessageGroupId", "")
             receipt.sequence = int(attributes.get("SequenceNumber", 0))
+            receipt.exhausted = deliveries >= queue.max_receives
         sent = attributes.get("SentTimestamp")
         return Record(
             id=receipt.id,
             json=record_json(message, queue.arn, queue.region),
             arrived_at=int(sent) / 1000 if sent else time.time(),
-            deliveries=int(attributes.get("ApproximateReceiveCount", 1)),
+            deliveries=deliveries,
             held_until=receipt.hidden_until,
             receipt=receipt,
         )
@@ -246,6 +271,9 @@ class SqsPartition:
         for receipt in new:
             receipt.changing = True
         self._changes.put(new)
+
+    def _send(self, request: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._tasks.start_soon(request, name="request")
 
     def _stir_parked(self) -> None:
         if self._receipts.parks:

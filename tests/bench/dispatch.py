@@ -159,7 +159,8 @@ def main() -> None:
             rounds["ours"].append(asyncio.run(one(ours)))
             rounds["aiohttp.web"].append(asyncio.run(one(aiohttp_web)))
     print(
-        f"one environment, {given.records} records, {len(payload)} bytes, {os.cpu_count()} cores; medians of {given.rounds}"
+        f"one environment, {given.records} records, {len(payload)} bytes, {os.cpu_count()} cores; "
+        f"medians of {given.rounds}"
     )
     medians = {name: Figures(*map(statistics.median, zip(*figures, strict=True))) for name, figures in rounds.items()}
     for name, figures in medians.items():
@@ -167,10 +168,8 @@ def main() -> None:
             f"{name:12} {figures.rate:7.0f} inv/s   p50 {figures.p50 * 1e3:.3f} ms   p99 {figures.p99 * 1e3:.3f} ms   "
             f"parent CPU {figures.cpu * 1e3:.3f} ms/inv"
         )
-    ratio = medians["ours"].rate / medians["aiohttp.web"].rate
-    print(
-        f"ours / aiohttp.web: {ratio:.2f}x invocations/s, {medians['aiohttp.web'].cpu / medians['ours'].cpu:.2f}x less CPU"
-    )
+    own, peer = medians["ours"], medians["aiohttp.web"]
+    print(f"ours / aiohttp.web: {own.rate / peer.rate:.2f}x invocations/s, {peer.cpu / own.cpu:.2f}x less CPU")
 
 
 if __name__ == "__main__":

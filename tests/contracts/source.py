@@ -82,6 +82,13 @@ async def finish(partition: Partition, count: int, within: float = PATIENCE) -> 
     return records
 
 
+async def nothing_comes(partition: Partition, seconds: float = 5) -> None:
+    """Polls for so long, in vain."""
+    ends = anyio.current_time() + seconds
+    while anyio.current_time() < ends:
+        assert not (await partition.fetch(10, 1)).records
+
+
 async def nothing_left(broker: Broker) -> None:
     with anyio.fail_after(PATIENCE):
         while await broker.count():
@@ -256,9 +263,7 @@ class SourceContract:
         await broker.send("a", "b")
         async with opened(broker) as partition, opened(broker) as other:
             records = await collect(partition, 2)
-            ends = anyio.current_time() + 1.5 * broker.visibility
-            while anyio.current_time() < ends:
-                assert not (await other.fetch(10, 1)).records
+            await nothing_comes(other, 1.5 * broker.visibility)
             assert await partition.hold(batch_of(records)) == ()
             await partition.settle(done=records)
         await nothing_left(broker)

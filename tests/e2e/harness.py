@@ -7,14 +7,15 @@ import http.client
 import itertools
 import json
 import os
-import signal
+
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping as Dict, Sequence
 from pathlib import Path
+from signal import Signals
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import msgspec
 import yaml
@@ -57,6 +58,22 @@ def receive(queue: Queue) -> list[dict[str, Any]]:
     return list(answer.get("Messages", ()))
 
 
+class Endpoint(Protocol):
+    """A server, real or not."""
+
+    @property
+    def url(self) -> str: ...
+
+
+class AnyQueue(Protocol):
+    """A queue on any of them."""
+
+    @property
+    def arn(self) -> str: ...
+
+    def counts(self) -> tuple[int, int]: ...
+
+
 class Finished(NamedTuple):
     """A command that has ended."""
 
@@ -74,12 +91,12 @@ class Finished(NamedTuple):
 class Site:
     """A folder for one daemon: its configuration, state, temporary files, and the journal that its handlers keep."""
 
-    def __init__(self, folder: Path, server: Server | None = None) -> None:
+    def __init__(self, folder: Path, server: Endpoint | None = None) -> None:
         self.folder, self.server = folder, server
         self.journal = Journal(folder / "journal")
         self.home, self.temporary = folder / "home", folder / "tmp"
         for made in (self.home, self.temporary):
-            made.mkdir()
+            made.mkdir(parents=True)
         self.env = environment(self)
         self.config: dict[str, Any] = {
             "aws": {"region": REGION, **({"endpoint_url": server.url} if server else {})},
@@ -106,8 +123,8 @@ class Site:
     # What the configuration names.
 
     def queue(self, *, visibility: int = 2, fifo: bool = False, dead_after: int | None = None, **more: str) -> Queue:
-        """A queue of its own; with ``dead_after`` receives its messages go to ``letters_of`` it."""
-        assert self.server is not None
+        """A queue on a real server; with ``dead_after`` receives its messages go to ``letters_of`` it."""
+        assert isinstance(self.server, Server)
         attributes = {"VisibilityTimeout": str(visibility), **more}
         if dead_after is not None:
             letters = self.server.queue(fifo=fifo)
@@ -117,7 +134,7 @@ class Site:
 
     def letters_of(self, queue: Queue) -> Queue:
         """Its dead-letter queue."""
-        assert self.server is not None
+        assert isinstance(self.server, Server)
         arn = json.loads(queue.attributes()["RedrivePolicy"])["deadLetterTargetArn"]
         name = arn.rpartition(":")[2]
         return Queue(self.server, name, queue.url.replace(queue.name, name))
@@ -138,7 +155,7 @@ class Site:
         return name
 
     def mapping(
-        self, queue: Queue | str, function: str = "actor", *, name: str = "", partial: bool = False, **options: Any
+        self, queue: AnyQueue | str, function: str = "actor", *, name: str = "", partial: bool = False, **options: Any
     ) -> str:
         """Declares a mapping of a queue, or of its ARN. Gives its name."""
         arn = queue if isinstance(queue, str) else queue.arn
@@ -247,7 +264,7 @@ class Bridge:
             raise
         return self
 
-    def empties(self, *queues: Queue, within: float = PATIENCE) -> None:
+    def empties(self, *queues: AnyQueue, within: float = PATIENCE) -> None:
         """Waits until nothing is in these queues, neither visible nor in flight."""
         for queue in queues:
             self.until(lambda queue=queue: queue.counts() == (0, 0), within=within, every=ASK_EVERY)  # type: ignore[misc]
@@ -319,21 +336,20 @@ class Bridge:
 
     # Acting.
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         self.process.send_signal(number)
 
     def reload(self) -> dict[str, Any]:
         """Writes the configuration as it is now and has it read; the line that the daemon logs about it."""
         before = len(self.events("reloaded"))
         self.site.write()
-        self.signal(signal.SIGHUP)
+        self.signal(Signals.SIGHUP)
         return self.said("reloaded", before + 1)[-1]
 
-    def stop(self, *signals: signal.Signals, status: int = 0) -> float:
-        """Ends it with these signals, SIGTERM if there are none; seconds until it was gone, with all that it had."""
+    def stop(self, number: Signals = Signals.SIGTERM, *, status: int = 0) -> float:
+        """Ends it with this signal; seconds until it was gone, with all that it had."""
         began = time.monotonic()
-        for number in signals or (signal.SIGTERM,):
-            self.signal(number)
+        self.signal(number)
         assert self.wait() == status, self.last_words()
         took = time.monotonic() - began
         assert not eventually_left(self.site), "something is left"

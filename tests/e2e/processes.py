@@ -104,6 +104,12 @@ def listening() -> set[str]:
     return {row[9] for row in rows if row[3] == "0A"}
 
 
+def is_listening(port: int) -> bool:
+    """Whether anything listens on this TCP port."""
+    rows = [line.split() for name in ("tcp", "tcp6") for line in _lines(PROC / "net" / name)]
+    return any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows)
+
+
 def _lines(file: Path) -> list[str]:
     return file.read_text().splitlines()[1:] if file.exists() else []
 

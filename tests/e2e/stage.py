@@ -22,13 +22,18 @@ class Scene:
         """The ids of the messages that were in the queue before the daemon was."""
         self.bridge: Bridge
 
-    def invocations(self, count: int = 0, *, ended: bool = False) -> list[Invocation]:
-        """What the handler was given from this queue, as soon as there are so many (that have ended)."""
+    @property
+    def runs(self) -> list[Invocation]:
+        """What the handler was given from this queue so far."""
+        return self.site.journal.invocations(self.queue.name)
+
+    def invocations(self, count: int, *, ended: bool = False) -> list[Invocation]:
+        """``runs``, as soon as there are so many (that have ended)."""
 
         def look() -> list[Invocation] | None:
-            found = self.site.journal.invocations(self.queue.name)
-            enough = sum(not ended or it.ended is not None for it in found) >= count
-            return found if enough else None
+            runs = self.runs
+            enough = sum(not ended or run.ended is not None for run in runs) >= count
+            return runs if enough else None
 
         return self.bridge.until(look) or []
 

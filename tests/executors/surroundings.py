@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,13 @@ from bridge.function import Function
 from bridge.leash import Leash
 
 HANDLERS = Path(__file__).with_name("handlers")
+PATIENCE = 20.0
+"""Seconds after which something that should have happened has not."""
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:worker"
+
+
+Write = Callable[..., Function]
+"""What the fixture ``write`` gives."""
 
 
 class Line(NamedTuple):
@@ -44,7 +50,8 @@ class Lines(list[Line]):
 
 def function(handler: str, **settings: Any) -> Function:
     """One of the fixtures in tests/executors/handlers, unless ``code`` says otherwise."""
-    return Function(**{"name": "worker", "arn": ARN, "kind": "python", "handler": handler, "code": HANDLERS} | settings)
+    given: dict[str, Any] = {"name": "worker", "arn": ARN, "kind": "python", "handler": handler, "code": HANDLERS}
+    return Function(**given | settings)
 
 
 @asynccontextmanager
@@ -65,11 +72,19 @@ def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
-        return False
+        return not Path("/proc/self").exists()  # a system without /proc, or just gone
 
 
 async def gone(pid: int) -> None:
     """Waits until the process does not run any more."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         while alive(pid):
             await anyio.sleep(0.01)
+
+
+async def appears(path: Path) -> str:
+    """Waits until a handler has written its file."""
+    with anyio.fail_after(PATIENCE):
+        while not (path.exists() and path.read_text().endswith("\n")):
+            await anyio.sleep(0.01)
+    return path.read_text()

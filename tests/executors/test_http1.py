@@ -1,10 +1,11 @@
-"""The parser: what it accepts, what it refuses, and that nothing makes it raise or changes with the way bytes arrive."""
+"""The parser: what it accepts and refuses, and that nothing makes it raise or changes with the way bytes arrive."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from bridge.executors import http1
 from bridge.executors.http1 import BODY_LIMIT, DISCARD_LIMIT, HEADER_LIMIT, Continue, Malformed, Parser, Part, Request
@@ -36,7 +37,8 @@ def test_an_empty_body() -> None:
 
 def test_a_body_in_chunks() -> None:
     request = one(
-        b"POST /a HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n00A ;x=y\r\n0123456789\r\n0\r\nEnd: yes\r\n\r\n"
+        b"POST /a HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n"
+        b"3\r\nabc\r\n00A ;x=y\r\n0123456789\r\n0\r\nEnd: yes\r\n\r\n"
     )
     assert request.body == b"abc0123456789"
     assert request.trailers == {b"end": b"yes"}
@@ -153,15 +155,11 @@ def test_the_largest_body_is_accepted() -> None:
 
 def test_partial_says_whether_a_request_is_awaited_to_its_end() -> None:
     parser = Parser()
-    assert not parser.partial
-    parser.feed(b"POST /a HTTP/1.1\r\n")
-    assert parser.partial
-    assert parser.body_of is None
-    parser.feed(b"Content-Length: 2\r\n\r\na")
-    assert parser.partial
-    assert parser.body_of == b"/a"
-    parser.feed(b"b")
-    assert not parser.partial
+    seen = [(parser.partial, parser.body_of)]
+    for piece in (b"POST /a HTTP/1.1\r\n", b"Content-Length: 2\r\n\r\na", b"b"):
+        parser.feed(piece)
+        seen.append((parser.partial, parser.body_of))
+    assert seen == [(False, None), (True, None), (True, b"/a"), (False, None)]
 
 
 # Properties.
@@ -190,7 +188,7 @@ def requests(draw: st.DrawFn) -> tuple[bytes, Request]:
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 @given(st.lists(requests(), min_size=1, max_size=4), st.lists(st.integers(0, 10_000), max_size=12))

@@ -87,10 +87,14 @@ class FaultySqs:
         self.name, self.visibility, self.max_receives = name, visibility, max_receives
         self.attributes = {**({"FifoQueue": "true"} if name.endswith(".fifo") else {}), **(attributes or {})}
         self.fifo = "FifoQueue" in self.attributes
+        if max_receives < inf:
+            self.attributes["RedrivePolicy"] = f'{{"deadLetterTargetArn": "...", "maxReceiveCount": {max_receives}}}'
         self.there = True
         """False: no such queue."""
         self.ignores_groups = False
         """Hands out what it must not, as long as it is set (SQS-55)."""
+        self.latency = 0.0
+        """Seconds that an answer takes after its request was carried out."""
         self.reverse = False
         """Receives give the newest message first."""
         self.stutter = False
@@ -216,6 +220,7 @@ class FaultySqs:
             raise Refused("AWS.SimpleQueueService.NonExistentQueue")
         answer = await OPERATIONS[operation](self, params)
         self._notify()
+        await anyio.sleep(self.latency)
         if self._cuts.get(operation):
             self._cuts[operation] -= 1
             raise CutOff(answer)
@@ -370,7 +375,7 @@ class LocalApi:
             with anyio.fail_after(timeout):
                 return await self._queue.handle(operation, params)
         except Refused as refused:
-            raise classify(refused.code)(f"{operation}: refused", code=refused.code) from None
+            raise classify(refused.code)(f"{operation}: refused ({refused.code})", code=refused.code) from None
         except (CutOff, TimeoutError):
             raise Unreachable(f"{operation}: no answer") from None
 

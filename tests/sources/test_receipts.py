@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bridge.sources.groups import in_group_order
@@ -129,7 +128,9 @@ class AnyServer(RuleBasedStateMachine):
 
     @rule(names=st.lists(st.tuples(st.sampled_from(GROUPS), st.integers(1, 6)), max_size=10))
     def receive(self, names: list[tuple[str, int]]) -> None:
-        page = [receipt(number, group, now=self.now, handle=f"{self.page}/{at}") for at, (group, number) in enumerate(names)]
+        page = [
+            receipt(number, group, now=self.now, handle=f"{self.page}/{at}") for at, (group, number) in enumerate(names)
+        ]
         before = list(self.out)
         admitted = self.held.admit(page, self.now)
         self.page += 1

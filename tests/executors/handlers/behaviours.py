@@ -2,29 +2,31 @@
 
 import os
 import time
+from pathlib import Path
+from typing import Any
 
 calls = 0
 
 
-def echo(event, context):
+def echo(event: Any, context: Any) -> Any:
     return event
 
 
-def nothing(event, context):
+def nothing(event: Any, context: Any) -> Any:
     return None
 
 
-def raises(event, context):
+def raises(event: Any, context: Any) -> Any:
     raise ValueError("no")
 
 
-def picky(event, context):
+def picky(event: Any, context: Any) -> Any:
     if event["poison"]:
         raise ValueError("no")
     return event
 
 
-def leaves(event, context):
+def leaves(event: Any, context: Any) -> Any:
     status = event.get("status")
     if status is None:
         return event
@@ -34,28 +36,27 @@ def leaves(event, context):
     raise SystemExit(status)
 
 
-def sleeps(event, context):
+def sleeps(event: Any, context: Any) -> Any:
     time.sleep(event["seconds"])
     return event
 
 
-def large(event, context):
+def large(event: Any, context: Any) -> Any:
     return "x" * (event["bytes"] - 2)
 
 
-def prose(event, context):
+def prose(event: Any, context: Any) -> Any:
     return b"not json"
 
 
-def meets(event, context):
-    with open(event["mine"], "w"):
-        pass
-    while not os.path.exists(event["theirs"]):
+def meets(event: Any, context: Any) -> Any:
+    Path(event["mine"]).touch()
+    while not Path(event["theirs"]).exists():
         time.sleep(0.01)
     return event
 
 
-def counts(event, context):
+def counts(event: Any, context: Any) -> Any:
     global calls
     calls += 1
     time.sleep(event.get("seconds", 0))
