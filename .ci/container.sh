@@ -68,14 +68,15 @@ inside bridge --version
 inside bridge validate
 inside bridge demo
 
-# The daemon as process 1: healthy while its queue server is away, and SIGTERM ends it with status 0.
-address=127.0.0.1:$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-bash .ci/in_image.sh "$mounted" env "BRIDGE_ADMIN__LISTEN=$address" bridge run >"$work/daemon.log" 2>&1 &
+# The daemon as process 1: healthy while its queue server is away, by the command that HEALTHCHECK runs, and SIGTERM ends it
+# with status 0.
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+listen=BRIDGE_ADMIN__LISTEN=0.0.0.0:$port
+bash .ci/in_image.sh "$mounted" env "$listen" bridge run >"$work/daemon.log" 2>&1 &
 daemon=$!
 for _ in $(seq 30); do
-  inside bridge health --admin "http://$address" 2>/dev/null && break
-done
-inside bridge health --admin "http://$address"
+  inside env "$listen" bridge health 2>"$work/health" && break
+done || { cat "$work/health" "$work/daemon.log"; exit 1; }
 kill -TERM "$(cat "/proc/$daemon/task/$daemon/children")"
 wait "$daemon" || { status=$?; cat "$work/daemon.log"; echo "the daemon ended with $status"; exit 1; }
 grep -o '"event":"[a-z_]*"' "$work/daemon.log" | sort | uniq -c

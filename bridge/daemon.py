@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeVar
 
 import anyio
 import msgspec
@@ -23,6 +23,7 @@ from bridge.flow import Buffer
 from bridge.function import AwsSettings, Function
 from bridge.invoker import Invoker
 from bridge.leash import Leash
+from bridge.mapping import Mapping
 from bridge.notify import Notifier
 from bridge.settings import Settings
 from bridge.snapshot import FunctionView, MappingView, Snapshot
@@ -107,8 +108,10 @@ class Daemon:
         self._hosts: TaskGroup | None = None
         self._aws: Aws
         self._stage: Stage
-        self._stopping = anyio.Event()
+        self.stopping = anyio.Event()
+        """Set by the first signal, or ``stop``."""
         self._reloading = anyio.Event()
+        self._started = False
         self._ready = False
         self._status = 0
         self._started_at = time.time()
@@ -118,8 +121,9 @@ class Daemon:
 
     @property
     def supervisor(self) -> Supervisor:
-        """Only while it runs."""
-        assert self._supervisor is not None  # noqa: S101
+        """Raises BridgeError before the mappings are started."""
+        if self._supervisor is None:
+            raise BridgeError("the daemon is still starting; try again in a moment")
         return self._supervisor
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> int:
@@ -133,7 +137,7 @@ class Daemon:
 
     def stop(self) -> None:
         """Drains, then ends."""
-        self._stopping.set()
+        self.stopping.set()
 
     # Start and stop, in this order.
 
@@ -162,6 +166,7 @@ class Daemon:
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():
                 await self._supervisor.add(mapping, self._functions[mapping.function].invoker)
+            self._started = True
             log.info(
                 "started",
                 version=__version__,
@@ -177,7 +182,7 @@ class Daemon:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tell_manager, name="service manager")
             tasks.start_soon(self._reload_when_told, name="reload")
-            await self._stopping.wait()
+            await self.stopping.wait()
             tasks.cancel_scope.cancel()
 
     async def _drain(self) -> None:
@@ -199,7 +204,7 @@ class Daemon:
             async for number in received:
                 if number == signal.SIGHUP:
                     self._reloading.set()
-                elif self._stopping.is_set():
+                elif self.stopping.is_set():
                     self._status = 128 + number
                     log.warning("stopped_at_once", signal=signal.Signals(number).name)
                     scope.cancel()
@@ -260,11 +265,11 @@ class Daemon:
     async def _reload(self, new: Settings) -> None:
         """Touches only what changed: drains those mappings, and no others, then starts them anew."""
         old = self.settings
-        changed = {name for name, function in old.functions.items() if new.functions.get(name) != function}
+        changed = {name for name, function in old.functions.items() if differs(function, new.functions.get(name))}
         stale = [
             name
             for name, mapping in old.mappings.items()
-            if new.mappings.get(name) != mapping or mapping.function in changed
+            if differs(mapping, new.mappings.get(name)) or mapping.function in changed
         ]
         async with anyio.create_task_group() as tasks:
             for name in stale:
@@ -315,7 +320,8 @@ class Daemon:
             pid=os.getpid(),
             started_at=self._started_at,
             at=time.time(),
-            draining=self._stopping.is_set(),
+            draining=self.stopping.is_set(),
+            starting=not self._started,
             buffered_bytes=self._buffer.held,
             max_buffered_bytes=self._buffer.limit,
             mappings=tuple(supervised.view() for supervised in mappings),
@@ -333,6 +339,14 @@ class Daemon:
     async def backlog(self, name: str) -> int | None:
         """Control."""
         return await self.supervisor.find(name).backlog()
+
+
+Entry = TypeVar("Entry", Function, Mapping)
+
+
+def differs(old: Entry, new: Entry | None) -> bool:
+    """Whether an entry of the configuration says something else now, wherever in the file it stands."""
+    return new is None or msgspec.structs.replace(new, where=old.where) != old
 
 
 def view_of(invoker: Invoker) -> FunctionView:

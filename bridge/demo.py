@@ -7,7 +7,8 @@ import shutil
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -139,12 +140,13 @@ async def demo(*, keep: bool, as_json: bool) -> int:
             ended = anyio.Event()
             await tasks.start(run_daemon, daemon, ended, tasks.cancel_scope)
             began = time.monotonic()
-            await traffic(daemon, stages[0])
-            rules = judge(entries(journal), daemon.snapshot())
-            report(rules, time.monotonic() - began, as_json=as_json)
-            if keep:
-                stay(daemon, stages[0])
-                await ended.wait()
+            async with until(daemon.stopping):
+                await traffic(daemon, stages[0])
+                rules = judge(entries(journal), daemon.snapshot())
+                report(rules, time.monotonic() - began, as_json=as_json)
+                if keep:
+                    stay(daemon, stages[0])
+                    await ended.wait()
             daemon.stop()
             await ended.wait()
     if not rules:
@@ -159,6 +161,20 @@ async def run_daemon(
     await daemon.run(task_status=task_status)
     ended.set()
     scope.cancel()
+
+
+@asynccontextmanager
+async def until(event: anyio.Event) -> AsyncIterator[None]:
+    """Ends its body when ``event`` is set."""
+    async with anyio.create_task_group() as tasks:
+
+        async def end() -> None:
+            await event.wait()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(end)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 async def traffic(daemon: Daemon, endpoint: LocalEndpoint) -> None:

@@ -1,0 +1,102 @@
+"""The bench measures what it says: CPU of whole families, clean runs alone, ratios of medians."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bench.candidates import BRIDGE, NAIVE, Candidate
+from tests.bench.cpu import cpu_of
+from tests.bench.report import Figures, Idle, Latency, Throughput, table
+from tests.bench.server import BenchError, Server, drained, reject_unclean
+from tests.bench.sqs import Cores, measure_throughput
+from tests.conftest import missing
+
+BURN = """
+import sys, time
+while time.process_time() < 0.3:
+    pass
+print("burnt", flush=True)
+sys.stdin.read()
+"""
+PARENT = f"""
+import subprocess, sys
+for stdin in (subprocess.DEVNULL, None):
+    subprocess.run([sys.executable, "-c", {BURN!r}], stdin=stdin)
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    if shutil.which("cc") is None:
+        missing("a C compiler (cc)")
+    with Server() as running:
+        yield running
+
+
+def test_cpu_of_a_family_counts_ended_and_living_descendants() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert [parent.stdout.readline() for _ in range(2)] == ["burnt\n"] * 2  # one child has ended, one lives
+        used = cpu_of(parent.pid)
+    assert used.family >= 0.55
+    assert used.alone < used.family - 0.5
+
+
+def test_cpu_of_nobody() -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    with pytest.raises(ProcessLookupError):
+        cpu_of(gone.pid)
+
+
+def receive(server: Server, most: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    body = json.dumps({"QueueUrl": f"{server.url}/000000000000/q0", "MaxNumberOfMessages": most})
+    connection.request("POST", "/", body, {"X-Amz-Target": "AmazonSQS.ReceiveMessage"})
+    messages = json.loads(connection.getresponse().read())["Messages"]
+    connection.close()
+    return len(messages)
+
+
+def test_only_a_clean_run_counts(server: Server) -> None:
+    reject_unclean(server.stats())
+    server.fill(5)
+    assert not drained(server.stats())
+    assert receive(server, 3) == 3
+    with pytest.raises(BenchError, match=r"'remaining': 5, 'in_flight': 3"):
+        reject_unclean(server.stats())
+
+
+def test_waiting_ends_with_what_the_server_counts(server: Server) -> None:
+    server.fill(1)
+    with pytest.raises(BenchError, match=r"waited 0 s for an empty queue; .*'enqueued': 1"):
+        server.wait_for("an empty queue", drained, within=0)
+
+
+@pytest.mark.parametrize("candidate", [BRIDGE, NAIVE], ids=lambda candidate: str(candidate.name))
+@pytest.mark.usefixtures("server")
+def test_a_backlog_is_measured(candidate: Candidate, tmp_path: Path) -> None:
+    found = measure_throughput(candidate, Cores(None, None), 500, tmp_path / "run")
+    assert 200 <= found.requests_per_1000 < 1000  # 10 messages a receive and a delete, and perhaps empty receives
+    assert found.per_cpu_second_family <= found.per_cpu_second
+    assert found.per_second > 0
+
+
+def test_table_shows_medians_their_spread_and_ratios() -> None:
+    ours = Figures("bridge", [Throughput(cpu, cpu, 900, 200) for cpu in (900, 1000, 1200)], Latency(2, 5, 1100, 0.05))
+    peer = Figures("peer", [Throughput(400, 400, 400, 200)], idle=Idle(8, 65, 40, 0.001))
+    lines = [line.split() for line in table([ours, peer]).splitlines()]
+    assert lines[0] == ["bridge", "peer", "bridge/peer"]
+    assert lines[1][-4:] == ["1,000", "±15%", "400", "2.50x"]
+    assert lines[7][-3:] == ["5.00", "-", "-"]
+    assert lines[9][-3:] == ["-", "720", "-"]
