@@ -1,5 +1,6 @@
 """AWS behind one small interface: a client per service, region, endpoint and identity, whose errors are ours. Nothing
-else in bridge imports the SDK, and here it is imported at first use."""
+else in bridge knows the SDK (aws_sdk.py) or the client of the hot operations (aws_fast.py); they are imported at first
+use."""
 
 from __future__ import annotations
 
@@ -11,27 +12,20 @@ from importlib import import_module
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
-from bridge import __version__
-from bridge.errors import ExpiredCredentials, RemoteError, Unreachable
+from bridge.errors import ExpiredCredentials, OddAnswer, RemoteError, Unreachable
 from bridge.faults import fault, translate
 from bridge.function import AwsSettings
 
 if TYPE_CHECKING:
+    from bridge.aws_fast import Clock
+    from bridge.aws_sdk import SdkClient
     from bridge.telemetry.metrics import ApiMeter
 
 T = TypeVar("T")
 
-CONNECTIONS = 10_000
-"""At once per client. More than open files allow: a smaller pool would let one mapping's long polls block another's
-deletes without a word."""
-CONNECT_TIMEOUT = 5.0
-READ_TIMEOUT = 30.0
-"""Between two reads: the longest long poll and 10 s. The deadline of a call is its own."""
-KEEPALIVE = 75.0
 OPEN_TIMEOUT = 30.0
 """For finding credentials and making a client."""
 RENEW_PAUSE = 1.0
@@ -92,7 +86,7 @@ class Aws:
     ) -> None:
         self._meter = meter
         self._given = credentials
-        self._apis: dict[tuple[object, ...], SdkApi] = {}
+        self._apis: dict[tuple[object, ...], ServiceApi] = {}
         self._identities: dict[tuple[object, ...], _Identity] = {}
 
     def __repr__(self) -> str:
@@ -128,13 +122,15 @@ class Aws:
         """What is in force: one entry per client made so far."""
         return tuple(api.place for api in self._apis.values() if api.opened)
 
-    def _api(self, service: str, settings: AwsSettings, region: str | None) -> SdkApi:
+    def _api(self, service: str, settings: AwsSettings, region: str | None) -> ServiceApi:
         region = region or settings.region
         endpoint = settings.endpoint_urls.get(service) or settings.endpoint_url
         identity = self._identity(settings, region)
-        key = (service, region, endpoint, identity)
+        fast = settings.client != "sdk"
+        key = (service, region, endpoint, identity, fast)
         if key not in self._apis:
-            self._apis[key] = SdkApi(Place(service, region or "", endpoint or "", identity.name), identity, self._meter)
+            place = Place(service, region or "", endpoint or "", identity.name)
+            self._apis[key] = ServiceApi(place, identity, self._meter, fast=fast)
         return self._apis[key]
 
     def _identity(self, settings: AwsSettings, region: str | None) -> _Identity:
@@ -159,23 +155,27 @@ class CredentialSource:
         return await _attempt(self._identity.credentials(), f"credentials of {self._identity.name}", "their source")
 
 
-class SdkApi:
-    """``Api`` by the SDK, tuned as far as its settings go."""
+class ServiceApi:
+    """``Api`` by the SDK; its hot operations by the fast client, unless ``fast`` is false or the service turns out to
+    answer in another way."""
 
-    def __init__(self, place: Place, identity: _Identity, meter: ApiMeter | None) -> None:
+    def __init__(self, place: Place, identity: _Identity, meter: ApiMeter | None, *, fast: bool) -> None:
         from asyncio import Lock, timeout
 
         self.place = place._replace(endpoint=_without_user(place.endpoint))
         self._configured = place
         self._identity = identity
         self._meter = meter
+        self._clock: Clock | None = None
+        self._fast = fast
         self._lock = Lock()
         self._within = timeout
-        self._client: _Client | None = None
+        self._client: SdkClient | None = None
         self._renewed_at = float("-inf")
 
     def __repr__(self) -> str:
-        return f"<SdkApi {' '.join(filter(None, self.place))}: {self._client or 'no client'}>"
+        way = "fast" if self._fast else "sdk"
+        return f"<ServiceApi {' '.join(filter(None, self.place))}, {way}: {self._client or 'no client'}>"
 
     async def call(self, operation: str, params: Dict[str, Any], *, timeout: float) -> dict[str, Any]:
         began = perf_counter()
@@ -186,14 +186,17 @@ class SdkApi:
             async with deadline:
                 client = self._client or await self._open()
                 client.calls += 1
-                answer: dict[str, Any] = await client.methods[operation](**params)
+                answer = await self._ask(client, operation, params)
             code = "OK"
         except Exception as error:
             limit = timeout if deadline.expired() else None
             failure = _failure(error, f"{self.place.service} {operation}", self.place.endpoint, limit)
             code = failure.code
+            self._note(failure, operation)
             if isinstance(failure, ExpiredCredentials):
                 await self._expire(client)
+            if failure is error:
+                raise
             raise failure from error
         finally:
             if client is not None:
@@ -202,6 +205,17 @@ class SdkApi:
                     await client.close()
             if self._meter is not None:
                 self._meter.observe(self.place.service, operation, code, perf_counter() - began)
+        return answer
+
+    async def _ask(self, client: SdkClient, operation: str, params: Dict[str, Any]) -> dict[str, Any]:
+        fast = client.fast if self._fast else None
+        if fast is not None and operation in fast.operations:
+            began = perf_counter()
+            try:
+                return await fast.call(operation, params)
+            except OddAnswer as odd:
+                self._give_up_fast(operation, odd, perf_counter() - began)
+        answer = await client.methods[operation](**params)
         answer.pop("ResponseMetadata", None)
         return answer
 
@@ -228,19 +242,28 @@ class SdkApi:
         if client is not None:
             await client.close(at_once=True)
 
-    async def _open(self) -> _Client:
+    async def _open(self) -> SdkClient:
         async with self._lock:
             if self._client is None:
                 session = await self._identity.session()
                 try:
-                    self._client = await _Client.open(session, self._configured)
+                    self._client = await self._new(session)
                 except BaseException:
                     self._identity.forget(session)  # what it read of files and environment may be mended by then
                     raise
-                self.place = self._client.place(self._configured)
+                region, endpoint = self._client.region, _without_user(self._client.endpoint)
+                self.place = self._configured._replace(region=region, endpoint=endpoint)
             return self._client
 
-    async def _expire(self, client: _Client | None) -> None:
+    async def _new(self, session: Any) -> SdkClient:
+        from bridge.aws_fast import Clock
+        from bridge.aws_sdk import SdkClient
+
+        self._clock = self._clock or Clock()
+        service, region, endpoint, _ = self._configured
+        return await SdkClient.open(session, service, region, endpoint, clock=self._clock if self._fast else None)
+
+    async def _expire(self, client: SdkClient | None) -> None:
         """Forgets the client and the identity's session, unless somebody did already or has just done."""
         now = perf_counter()
         if client is None or client is not self._client or now - self._renewed_at < RENEW_PAUSE:
@@ -249,49 +272,24 @@ class SdkApi:
         self._identity.forget(client.session)
         await self.renew()
 
+    def _give_up_fast(self, operation: str, odd: OddAnswer, seconds: float) -> None:
+        """For good: what answers like this is no AWS, or something stands in between."""
+        from structlog import get_logger
 
-class _Client:
-    """A client of the SDK and how many calls are in flight on it."""
+        if self._meter is not None:
+            self._meter.observe(self.place.service, operation, "OddAnswer", seconds)
+        if self._fast:
+            self._fast = False
+            detail = f"{self.place.endpoint} answered {operation} by {odd}: from now on the SDK asks it"
+            get_logger().warning("fast_client_given_up", service=self.place.service, detail=detail)
 
-    def __init__(self, context: Any, client: Any, session: Any) -> None:
-        self.session = session
-        self.calls = 0
-        self.retired = False
-        self.methods: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
-            operation: getattr(client, name) for name, operation in client.meta.method_to_api_mapping.items()
-        }
-        self._context = context
-        self._meta = client.meta
+    def _note(self, failure: RemoteError, operation: str) -> None:
+        from structlog import get_logger
 
-    def __repr__(self) -> str:
-        return f"{self.calls} calls" + (", retired" if self.retired else "")
-
-    @classmethod
-    async def open(cls, session: Any, place: Place) -> Self:
-        from botocore.exceptions import NoCredentialsError
-
-        if await session.get_credentials() is None:  # the SDK would find out at each request
-            raise NoCredentialsError
-        options = {"region_name": place.region or None, "endpoint_url": place.endpoint or None}
-        context = session.create_client(place.service, config=_config(place.endpoint), **options)
-        client = await context.__aenter__()
-        model = client.meta.service_model
-        if getattr(model, "resolved_protocol", model.protocol) == "json":  # older ones have but one
-            client.meta.events.register(f"before-parse.{model.service_id.hyphenize()}", _take_json)
-        return cls(context, client, session)
-
-    def place(self, configured: Place) -> Place:
-        """Where it really calls."""
-        return configured._replace(region=self._meta.region_name, endpoint=_without_user(self._meta.endpoint_url))
-
-    async def close(self, *, at_once: bool = False) -> None:
-        """Unless calls are in flight: the last one closes it."""
-        if self.calls and not at_once:
-            return
-        from anyio import CancelScope
-
-        with CancelScope(shield=True):
-            await self._context.__aexit__(None, None, None)
+        fields = {"aws_request_id": failure.request_id} if failure.request_id else {}
+        get_logger().debug(
+            "request_failed", service=self.place.service, operation=operation, error=failure.code, **fields
+        )
 
 
 class _Identity:
@@ -315,7 +313,7 @@ class _Identity:
         """The present one, started when there is none."""
         from anyio.to_thread import run_sync
 
-        await run_sync(import_module, "aiobotocore.session")  # half a second, which the event loop can use
+        await run_sync(import_module, "bridge.aws_sdk")  # half a second, which the event loop can use
         if self._session is None:
             self._session = self._start()
         return self._session
@@ -383,38 +381,6 @@ def _models() -> Any:
     from botocore.loaders import create_loader
 
     return create_loader(os.environ.get("AWS_DATA_PATH"))
-
-
-def _config(endpoint: str) -> Any:
-    from aiobotocore.config import AioConfig
-
-    host = urlsplit(endpoint).hostname or ""
-    loopback = host in ("localhost", "::1") or host.startswith("127.")
-    return AioConfig(
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
-        max_pool_connections=CONNECTIONS,
-        connector_args={"keepalive_timeout": KEEPALIVE},
-        retries={"total_max_attempts": 1, "mode": "standard"},  # ours are counted and told
-        parameter_validation=False,
-        user_agent=f"bridge/{__version__}",  # else it is composed anew for each request
-        proxies={} if loopback else None,  # a proxy would look for the endpoint on its own machine
-    )
-
-
-def _take_json(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
-    """Takes the answer as the service wrote it. The SDK would walk it member by member, decode its blobs, and call
-    broken JSON an empty answer."""
-    body = response_dict["body"]
-    if response_dict["status_code"] >= 300 or not isinstance(body, bytes) or not body:
-        return
-    from botocore.parsers import ResponseParserError
-
-    try:
-        customized_response_dict.update(msgspec.json.decode(body, type=dict[str, Any]))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ResponseParserError(f"the answer cannot be read: {error}") from error
-    response_dict["body"] = b""
 
 
 async def _attempt(work: Awaitable[T], what: str, endpoint: str) -> T:

@@ -34,10 +34,16 @@ class RemoteError(BridgeError):
 
     code: str = ""
     """The service's own error code, for logs and metrics."""
+    request_id: str = ""
+    """The service's own name for the request, where it said one. It is a note, not in the message: an error that
+    repeats says the same each time."""
 
-    def __init__(self, message: str = "", *, code: str = "") -> None:
+    def __init__(self, message: str = "", *, code: str = "", request_id: str = "") -> None:
         super().__init__(message)
         self.code = code or type(self).__name__
+        self.request_id = request_id
+        if request_id:
+            self.add_note(f"request id {request_id}")
 
 
 class Throttled(RemoteError):
@@ -73,6 +79,10 @@ class Rejected(RemoteError):
 
 
 # Control flow with a name, documented in the contracts.
+
+
+class OddAnswer(BridgeError):
+    """The answer is none of the protocol in which the request was made."""
 
 
 class PartitionEnded(BridgeError):

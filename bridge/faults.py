@@ -4,6 +4,7 @@ need."""
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -33,10 +34,11 @@ _BY_CODE: dict[type[RemoteError], str] = {
         LoginRefreshRequired MetadataRetrievalError RefreshWithMFAUnsupportedError RequestExpired SSOTokenLoadError
         TokenRefreshRequired TokenRetrievalError UnauthorizedSSOTokenError UnrecognizedClientException""",
     AccessDenied: """
-        AccessDenied AccessDeniedException AuthFailure AuthorizationError IncompleteSignature InvalidAccessKeyId
-        InvalidSignatureException KmsAccessDenied KmsOptInRequired MissingAuthenticationToken
-        MissingAuthenticationTokenException NoCredentialsError NotAuthorized OptInRequired PartialCredentialsError
-        ProfileNotFound RequestTimeTooSkewed SignatureDoesNotMatch UnauthorizedOperation 401 403""",
+        AccessDenied AccessDeniedException AuthFailure AuthorizationError IncompleteSignature
+        IncompleteSignatureException InvalidAccessKeyId InvalidSignatureException KmsAccessDenied KmsOptInRequired
+        MissingAuthenticationToken MissingAuthenticationTokenException NoCredentialsError NotAuthorized OptInRequired
+        PartialCredentialsError ProfileNotFound RequestTimeTooSkewed SignatureDoesNotMatch UnauthorizedOperation
+        401 403""",
     NotFound: """
         InvalidAddress KmsNotFound NonExistentQueue NoSuchBucket NotFound NotFoundException QueueDoesNotExist
         ResourceNotFoundException 404""",
@@ -65,8 +67,13 @@ _ADVICE = {
     "InvalidSignatureException": "check the secret key and this machine's clock",
 }
 
-_QUOTING = frozenset({"SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature"})
+_QUOTING = frozenset({
+    "SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature", "IncompleteSignatureException",
+})  # fmt: skip
 """The message of these repeats the request with its session token."""
+
+_SECRETS = re.compile(r"(//)[^/\s@]*@|((?:signature|credential|security-token) ?[=:] ?)\S+", re.IGNORECASE)
+"""Keys in URLs, and what a request is signed with."""
 
 PASSING = (Throttled, OverLimit, ExpiredCredentials, Unreachable, ServiceFault)
 """What may be over after a while, without anybody's help."""
@@ -85,15 +92,25 @@ def classify(code: str, status: int = 400) -> type[RemoteError]:
     return known
 
 
+def refusal(what: str, status: int, code: str, message: str, request_id: str = "") -> RemoteError:
+    """The service answered with an error. An empty ``code`` leaves the HTTP status to tell."""
+    text = "the signature was refused" if code in _QUOTING else message or f"HTTP {status}"
+    shown = " ".join(code.split())[:100] or str(status)
+    return fault(classify(code, status), what, text, shown, _ADVICE.get(code, ""), request_id[:100])
+
+
+def unanswered(what: str, endpoint: str, text: str, code: str) -> RemoteError:
+    """No answer came, or not all of it."""
+    return fault(Unreachable, what, f"{endpoint} does not answer: {text}", code, _ADVICE.get(code, ""))
+
+
 def translate(error: Exception, what: str, endpoint: str) -> RemoteError:
     """Ours for any exception of the SDK. ``what`` is the service and operation."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # a ClientError: the service answered
-        told = response.get("Error", {})
-        code = str(told.get("Code") or "")
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
-        text = "the signature was refused" if code in _QUOTING else str(told.get("Message") or f"HTTP {status}")
-        return fault(classify(code, status), what, text, code or str(status), _ADVICE.get(code, ""))
+        told, meta = response.get("Error", {}), response.get("ResponseMetadata", {})
+        code, message = str(told.get("Code") or ""), str(told.get("Message") or "")
+        return refusal(what, meta.get("HTTPStatusCode", 400), code, message, str(meta.get("RequestId") or ""))
     names = [base.__name__ for base in type(error).__mro__]
     known = next((name for name in names if name in ERRORS), "")
     kind = ERRORS.get(known, ServiceFault)
@@ -101,14 +118,17 @@ def translate(error: Exception, what: str, endpoint: str) -> RemoteError:
     if kind is Unreachable:
         text = f"{endpoint} does not answer: {text}"
     elif not known:
-        text = f"the SDK failed: {text}"
+        text = f"the client failed: {text}"
     return fault(kind, what, text, names[0], _ADVICE.get(known, ""))
 
 
-def fault(kind: type[RemoteError], what: str, text: str, code: str, advice: str = "") -> RemoteError:
-    """An error whose one line says what failed, how, with which code, and what to do."""
-    line = " ".join(text.split())[:400]
-    return kind(f"{what}: {line} ({code})" + (f"; {advice}" if advice else ""), code=code)
+def fault(
+    kind: type[RemoteError], what: str, text: str, code: str, advice: str = "", request_id: str = ""
+) -> RemoteError:
+    """An error whose one line says what failed, how, with which code, and what to do; what must not be seen is left
+    out."""
+    line = _SECRETS.sub(r"\1\2", " ".join(text.split()))[:400]
+    return kind(f"{what}: {line} ({code})" + (f"; {advice}" if advice else ""), code=code, request_id=request_id)
 
 
 class Backoff:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Dict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -43,6 +43,15 @@ class AwsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Meta(
             description="Role to assume, for queues or handlers of another account.",
             examples=["arn:aws:iam::123456789012:role/bridge"],
+        ),
+    ] = None
+
+    client: Annotated[
+        Literal["fast", "sdk"] | None,
+        Meta(
+            description="What receives, deletes and changes messages: fast, a client of the bridge's own which costs a"
+            " fraction of the SDK's CPU, or sdk. Default: fast.",
+            examples=["sdk"],
         ),
     ] = None
 

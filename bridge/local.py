@@ -122,7 +122,8 @@ class LocalEndpoint:
 
     def mapping(self, mapping: Mapping) -> Mapping:
         """The mapping with its source here."""
-        return msgspec.structs.replace(mapping, aws=self.settings(mapping.source_arn))
+        aws = msgspec.structs.replace(self.settings(mapping.source_arn), client=mapping.aws.client)
+        return msgspec.structs.replace(mapping, aws=aws)
 
     def function(self, function: Function) -> Function:
         """The function whose handler calls AWS here."""

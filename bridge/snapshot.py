@@ -89,6 +89,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float
     at: float
     draining: bool
+    starting: bool = False
+    """Not all mappings are known yet."""
     buffered_bytes: int
     max_buffered_bytes: int
     mappings: tuple[MappingView, ...] = ()

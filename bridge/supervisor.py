@@ -126,7 +126,7 @@ class Supervised:
         finally:
             self._attempt, self._flow, self._crews = None, None, []
         if self._stalled:
-            await self._aws.renew("sqs", self.mapping.aws, self.mapping.source_arn.region)
+            await self._aws.renew(self.mapping.source, self.mapping.aws, self.mapping.source_arn.region)
             return BridgeError("it stood still and was started again with fresh clients")
         return None
 

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import json
 import re
+import ssl
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -92,9 +93,10 @@ def cut(body: dict[str, Any]) -> Answer:
 
 
 class Wire:
-    """The server. ``url`` stays the same while it goes ``down`` and comes ``up`` again."""
+    """The server. ``url`` stays the same while it goes ``down`` and comes ``up`` again. ``tls``: it speaks https."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.requests: list[Request] = []
         self.connections = 0
         """Open now."""
@@ -113,7 +115,7 @@ class Wire:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
 
     def on(self, operation: str, script: Script) -> None:
         """The answer to every request of this operation for which nothing else is queued."""
@@ -137,7 +139,7 @@ class Wire:
 
     async def up(self) -> None:
         """Listens, on the port it had before."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port, ssl=self._tls)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def down(self) -> None:

@@ -15,15 +15,17 @@ def iso(epoch: float) -> str:
 
 
 def readiness(snapshot: Snapshot) -> dict[str, Any]:
-    """The answer of `/readyz`: ``ready`` is false as long as one mapping that should poll does not, and on shutdown."""
+    """The answer of `/readyz`: ``ready`` is false as long as one mapping that should poll does not, and before all of
+    them are known, and on shutdown."""
     waiting = {
         view.name: {"reason": _reason(view), "since": iso(view.gate.since if view.gate else snapshot.started_at)}
         for view in snapshot.mappings
         if not view.ready
     }
-    answer: dict[str, Any] = {"ready": not waiting and not snapshot.draining, "mappings": waiting}
-    if snapshot.draining:
-        answer["reason"] = "draining"
+    stage = "draining" if snapshot.draining else "starting" if snapshot.starting else ""
+    answer: dict[str, Any] = {"ready": not waiting and not stage, "mappings": waiting}
+    if stage:
+        answer["reason"] = stage
     return answer
 
 

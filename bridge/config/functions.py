@@ -52,6 +52,8 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Fun
     if not any(section.node(kind) for kind in _OTHER_KINDS):
         check_required(FunctionOptions, section)
     check_aws(options.aws, section, "aws.")
+    if options.aws.client:
+        section.problem("aws.client", "a handler calls AWS by its own client; this is for mappings, or for all of them")
     _check_variables(options.Environment.Variables, section)
     kind = _kind(options, section)
     python = _interpreter(options, section, folder)

@@ -30,6 +30,9 @@ NEWS_AFTER = 1.0
 """A fault that is over sooner is no news: a connection that broke while it was idle, a few throttled requests."""
 OUTBOX = 1000
 """Deletes without a judgement; more than that, and settling waits."""
+LATE_DELETES = 300
+"""Seconds after the end of its hidden time for which a message may still be deleted: nobody else may have received it
+yet, and what comes to us again meanwhile is not run again (SQS-31)."""
 PATIENCE = 0.5
 """Seconds that a few deletes wait for others while requests are on their way."""
 CHANGES_PATIENCE = 0.05
@@ -287,7 +290,8 @@ class SqsPartition:
         deleted = 0
         again: list[Receipt] = []
         for (receipt, handle, _), fault in zip(entries, verdicts, strict=True):
-            if handle != receipt.handle or (fault and fault.passing and receipt.ours(now)):
+            wanted = not receipt.stale and now < receipt.hidden_until + LATE_DELETES
+            if handle != receipt.handle or (fault and fault.passing and wanted):
                 again.append(receipt)
             elif fault:
                 self._failures.note("delete_failed", fault.code)

@@ -35,6 +35,11 @@ def test_a_draining_daemon_is_not_ready() -> None:
     assert views.readiness(control.snapshot()) == {"ready": False, "reason": "draining", "mappings": {}}
 
 
+def test_a_daemon_that_does_not_know_its_mappings_yet_is_not_ready() -> None:
+    snapshot = msgspec.structs.replace(ScriptedControl().snapshot(), starting=True)
+    assert views.readiness(snapshot) == {"ready": False, "reason": "starting", "mappings": {}}
+
+
 def test_a_row_has_exactly_the_promised_keys() -> None:
     assert views.row(ORDERS) == {
         "name": "orders",

@@ -1,4 +1,4 @@
-"""A wire and our border to it."""
+"""A wire, our border to it, and both clients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bridge.aws import Aws
+from tests.aws import calls
 from tests.wire import Answer, Wire
+
+
+@pytest.fixture(params=["fast", "sdk"])
+def clients(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test runs with both."""
+    monkeypatch.setattr(calls, "client", request.param)
 
 
 @pytest.fixture

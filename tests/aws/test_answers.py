@@ -22,13 +22,12 @@ from bridge.errors import (
     Unreachable,
 )
 from bridge.faults import persist
-from bridge.function import AwsSettings
 from bridge.telemetry.metrics import Metrics
-from tests.aws.calls import receive, sqs
+from tests.aws.calls import receive, settings, sqs
 from tests.servers import REGION
 from tests.wire import DROPPED, GARBAGE, NEVER, Answer, Wire, cut, error
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys", "clients")]
 
 
 @pytest.mark.parametrize(
@@ -50,8 +49,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys")]
         (Answer("<html>bad gateway</html>", 502), ServiceFault, "502"),
         (Answer("", 429), Throttled, "429"),
         (Answer("not here", 404), NotFound, "404"),
-        (Answer("[]", 400), ServiceFault, "AttributeError"),
-        (Answer("null", 500), ServiceFault, "AttributeError"),
+        (Answer("[]", 400), ServiceFault, "ResponseParserError"),
+        (Answer("null", 500), ServiceFault, "ResponseParserError"),
         (GARBAGE, ServiceFault, "ResponseParserError"),
         (Answer("[]"), ServiceFault, "ResponseParserError"),
         (Answer("null"), ServiceFault, "ResponseParserError"),
@@ -89,8 +88,9 @@ async def test_whatever_comes_is_an_answer_or_our_error(aws: Aws, wire: Wire) ->
         "\ufeff{}",
         "{",
     ]
-    for _ in range(300):
-        status = chance.choice([200, 204, 206, 226, 299, 300, 304, 307, 400, 418, 451, 500, 505, 599])
+    statuses = [200, 204, 206, 226, 299, 400, 418, 451, 500, 505, 599]
+    for number in range(330):
+        status = chance.choice(statuses if number < 300 else [300, 304, 307, *statuses])
         headers = {"x-amzn-query-error": chance.choice(["", ";", "a;b;c", "OverLimit;Sender"])}
         body = chance.choice(bodies).encode() + chance.choice([b"", b"\x00", chance.randbytes(3)])
         wire.once("ReceiveMessage", Answer(body, status, headers))
@@ -188,7 +188,7 @@ async def test_tls_with_a_port_that_has_none_says_what_to_do(aws: Aws) -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as plain, anyio.create_task_group() as tasks:
         tasks.start_soon(plain.serve, answer)
         port = plain.extra(anyio.abc.SocketAttribute.local_port)
-        api = await aws.api("sqs", AwsSettings(endpoint_url=f"https://127.0.0.1:{port}"), REGION)
+        api = await aws.api("sqs", settings(endpoint_url=f"https://127.0.0.1:{port}"), REGION)
         with pytest.raises(Unreachable, match="AWS_CA_BUNDLE") as raised:
             await receive(api)
         tasks.cancel_scope.cancel()

@@ -14,12 +14,11 @@ from bridge.aws import Api, Aws
 from bridge.errors import (
     RemoteError,
 )
-from bridge.function import AwsSettings
-from tests.aws.calls import at, receive, sqs, until
+from tests.aws.calls import at, receive, settings, sqs, until
 from tests.servers import REGION
 from tests.wire import DROPPED, GARBAGE, NEVER, Request, Wire, cut, error
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys", "clients")]
 
 
 def test_the_module_is_cheap_to_import() -> None:
@@ -78,7 +77,7 @@ async def test_one_client_for_each_service_region_endpoint_and_identity(aws: Aws
     others = [
         await aws.api("sqs", at(wire), "us-west-2"),
         await aws.api("sns", at(wire), REGION),
-        await aws.api("sqs", AwsSettings(endpoint_url=wire.url + "/other"), REGION),
+        await aws.api("sqs", settings(endpoint_url=wire.url + "/other"), REGION),
         await sqs(aws, wire, role_arn="arn:aws:iam::210987654321:role/bridge"),
     ]
     assert len({id(one) for one in [api, *others]}) == 5

@@ -16,12 +16,11 @@ from bridge.errors import (
     ExpiredCredentials,
 )
 from bridge.faults import persist
-from bridge.function import AwsSettings
-from tests.aws.calls import at, receive, sqs, until
+from tests.aws.calls import at, receive, settings, sqs, until
 from tests.servers import ACCOUNT, REGION
 from tests.wire import Answer, Request, Wire, error
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys", "clients")]
 
 ROLE = "arn:aws:iam::210987654321:role/bridge"
 
@@ -41,7 +40,7 @@ async def test_a_profile_brings_keys_and_endpoint(
         f"[services here]\nsqs =\n  endpoint_url = {wire.url}\n"
     )
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    await receive(await aws.api("sqs", AwsSettings(profile="dev")))
+    await receive(await aws.api("sqs", settings(profile="dev")))
     assert (wire.requests[0].access_key, wire.requests[0].region) == ("DEV", "eu-north-1")
 
 
@@ -166,7 +165,7 @@ async def test_given_credentials_replace_the_chain(wire: Wire, tmp_path: Path, m
 
 
 async def test_constant_credentials_are_handed_on(aws: Aws) -> None:
-    assert await aws.credentials(AwsSettings()).current() == Credentials(ACCOUNT, "secret")
+    assert await aws.credentials(settings()).current() == Credentials(ACCOUNT, "secret")
 
 
 async def test_credentials_of_a_role_come_with_their_expiry(aws: Aws, wire: Wire) -> None:
@@ -180,7 +179,7 @@ async def test_credentials_of_a_role_come_with_their_expiry(aws: Aws, wire: Wire
 
 async def test_no_credentials_are_none(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    source = aws.credentials(AwsSettings())
+    source = aws.credentials(settings())
     assert await source.current() is None
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "LATE")
     found = await source.current()
@@ -190,7 +189,7 @@ async def test_no_credentials_are_none(aws: Aws, monkeypatch: pytest.MonkeyPatch
 
 async def test_credentials_that_fail_are_our_error(aws: Aws) -> None:
     with pytest.raises(AccessDenied, match="nobody"):
-        await aws.credentials(AwsSettings(profile="nobody")).current()
+        await aws.credentials(settings(profile="nobody")).current()
 
 
 def test_credentials_are_never_shown() -> None:

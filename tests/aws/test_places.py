@@ -11,12 +11,11 @@ from bridge.errors import (
     RemoteError,
     Unreachable,
 )
-from bridge.function import AwsSettings
-from tests.aws.calls import receive, sqs
+from tests.aws.calls import receive, settings, sqs
 from tests.servers import REGION
 from tests.wire import Wire
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys", "clients")]
 
 
 async def test_the_host_of_a_queue_url_is_never_followed(aws: Aws, wire: Wire) -> None:
@@ -32,8 +31,8 @@ async def test_the_host_of_a_queue_url_is_never_followed(aws: Aws, wire: Wire) -
 
 async def test_an_endpoint_of_the_service_goes_before_the_endpoint_of_all(aws: Aws, wire: Wire) -> None:
     nowhere = "http://127.0.0.1:9"
-    settings = AwsSettings(endpoint_url=nowhere, endpoint_urls={"sqs": wire.url})
-    assert await receive(await aws.api("sqs", settings, REGION)) == {"Messages": []}
+    given = settings(endpoint_url=nowhere, endpoint_urls={"sqs": wire.url})
+    assert await receive(await aws.api("sqs", given, REGION)) == {"Messages": []}
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"])
@@ -42,7 +41,7 @@ async def test_endpoints_of_the_environment(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv(variable, wire.url)
-    assert await receive(await aws.api("sqs", AwsSettings(region=REGION))) == {"Messages": []}
+    assert await receive(await aws.api("sqs", settings(region=REGION))) == {"Messages": []}
     (place,) = aws.describe()
     assert (place.region, place.endpoint) == (REGION, wire.url)
 
@@ -53,7 +52,7 @@ async def test_settings_go_before_the_environment(aws: Aws, wire: Wire, monkeypa
 
 
 async def test_without_an_endpoint_it_is_the_regions_own(aws: Aws) -> None:
-    await aws.api("sqs", AwsSettings(), "eu-central-1")
+    await aws.api("sqs", settings(), "eu-central-1")
     (place,) = aws.describe()
     assert place.endpoint == "https://sqs.eu-central-1.amazonaws.com"
 
@@ -64,8 +63,7 @@ async def test_a_proxy_is_not_asked_for_this_machine(aws: Aws, wire: Wire, monke
 
 
 async def test_keys_in_an_endpoint_are_not_shown(aws: Aws) -> None:
-    settings = AwsSettings(endpoint_url="http://me:hunter2@127.0.0.1:9")
-    api = await aws.api("sqs", settings, REGION)
+    api = await aws.api("sqs", settings(endpoint_url="http://me:hunter2@127.0.0.1:9"), REGION)
     with pytest.raises(Unreachable) as raised:
         await receive(api)
     assert "hunter2" not in str(raised.value)
@@ -74,16 +72,16 @@ async def test_keys_in_an_endpoint_are_not_shown(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "region", "kind", "says"),
+    ("given", "region", "kind", "says"),
     [
-        (AwsSettings(), None, Rejected, "AWS_REGION"),
-        (AwsSettings(endpoint_url="garbage"), REGION, Rejected, "garbage"),
-        (AwsSettings(profile="nobody"), REGION, AccessDenied, "nobody"),
+        ({}, None, Rejected, "AWS_REGION"),
+        ({"endpoint_url": "garbage"}, REGION, Rejected, "garbage"),
+        ({"profile": "nobody"}, REGION, AccessDenied, "nobody"),
     ],
 )
 async def test_settings_that_make_no_client(
-    aws: Aws, settings: AwsSettings, region: str | None, kind: type[RemoteError], says: str
+    aws: Aws, given: dict[str, str], region: str | None, kind: type[RemoteError], says: str
 ) -> None:
     with pytest.raises(kind, match=says):
-        await aws.api("sqs", settings, region)
+        await aws.api("sqs", settings(**given), region)
     assert aws.describe() == ()

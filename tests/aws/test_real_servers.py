@@ -13,13 +13,14 @@ from bridge.errors import (
     NotFound,
     Rejected,
 )
+from tests.aws.calls import settings
 from tests.servers import ACCOUNT, REGION, Server, unique
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys", "clients")]
 
 
 async def test_messages_make_the_round_trip(aws: Aws, sqs_server: Server) -> None:
-    api = await aws.api("sqs", sqs_server.settings, REGION)
+    api = await aws.api("sqs", settings(endpoint_url=sqs_server.url), REGION)
     made = await api.call("CreateQueue", {"QueueName": unique("round-trip")}, timeout=10)
     queue = {"QueueUrl": made["QueueUrl"]}
     colour = {"StringValue": "blue", "DataType": "String"}
@@ -47,7 +48,7 @@ async def test_messages_make_the_round_trip(aws: Aws, sqs_server: Server) -> Non
 
 
 async def test_real_errors_are_ours(aws: Aws, sqs_server: Server) -> None:
-    api = await aws.api("sqs", sqs_server.settings, REGION)
+    api = await aws.api("sqs", settings(endpoint_url=sqs_server.url), REGION)
     with pytest.raises(NotFound):
         await api.call("GetQueueUrl", {"QueueName": unique("nowhere")}, timeout=10)
     with pytest.raises(NotFound):
@@ -58,7 +59,7 @@ async def test_real_errors_are_ours(aws: Aws, sqs_server: Server) -> None:
 
 
 async def test_an_empty_long_poll_waits_and_an_arrival_ends_it(aws: Aws, sqs_server: Server) -> None:
-    api = await aws.api("sqs", sqs_server.settings, REGION)
+    api = await aws.api("sqs", settings(endpoint_url=sqs_server.url), REGION)
     queue = sqs_server.queue()
     poll = {"QueueUrl": queue.url, "WaitTimeSeconds": 20}
     found: list[str] = []
@@ -77,7 +78,7 @@ async def test_an_empty_long_poll_waits_and_an_arrival_ends_it(aws: Aws, sqs_ser
 async def test_queue_urls_that_do_not_resolve_go_to_the_endpoint(aws: Aws, fauxqs_server: Server) -> None:
     queue = fauxqs_server.queue()
     assert not queue.url.startswith(fauxqs_server.url)
-    api = await aws.api("sqs", fauxqs_server.settings, REGION)
+    api = await aws.api("sqs", settings(endpoint_url=fauxqs_server.url), REGION)
     await api.call("SendMessage", {"QueueUrl": queue.url, "MessageBody": "here"}, timeout=10)
     answer = await api.call("ReceiveMessage", {"QueueUrl": queue.url}, timeout=10)
     assert [message["Body"] for message in answer["Messages"]] == ["here"]

@@ -1,6 +1,8 @@
-"""The scripted SQS of tests/sources/faulty_sqs.py as a server for a real daemon, in a thread of its own. It notices when
-a client gives up a poll, which the real servers here do not: they hand the next message to it. So what comes back at
-once comes back at once, and times can be told exactly."""
+"""The scripted SQS of tests/sources/faulty_sqs.py as a server for a real daemon, in a thread of its own.
+
+It notices when a client gives up a poll, which the real servers here do not: they hand the next message to it. So what
+goes back at once can be seen at once, and times can be told exactly.
+"""
 
 from __future__ import annotations
 

@@ -116,8 +116,8 @@ def _lines(file: Path) -> list[str]:
 
 def _sockets(pid: int) -> Iterator[str]:
     try:
-        for entry in os.scandir(PROC / str(pid) / "fd"):
-            target = os.readlink(entry.path)
+        for entry in (PROC / str(pid) / "fd").iterdir():
+            target = str(entry.readlink())
             if target.startswith("socket:["):
                 yield target[8:-1]
     except OSError:

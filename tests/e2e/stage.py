@@ -1,9 +1,9 @@
-"""Plays many scenarios at once on one daemon: each has a queue and a mapping of its own and is an ordinary function that
-reads from top to bottom, but the seconds that all of them wait are the same seconds."""
+"""Plays many scenarios at once on one daemon: each has a queue and a mapping of its own and is an ordinary function,
+read from top to bottom, but the seconds that they wait are the same seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -99,9 +99,9 @@ class Stage:
         """Keywords are those of ``Site.queue``, ``Site.function`` and ``Site.mapping``."""
         self.scenarios[name] = Scenario(play, queue or {}, function, mapping, sent, group)
 
-    def perform(self, site: Site, names: list[str]) -> Performance:
+    def perform(self, site: Site, names: Collection[str]) -> Performance:
         """Begins with these."""
-        return Performance(site, {name: self.scenarios[name] for name in names})
+        return Performance(site, {name: it for name, it in self.scenarios.items() if name in names})
 
 
 class Performance:
@@ -125,7 +125,8 @@ class Performance:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._threads.shutdown()
-        self._bridge.__exit__(kind, error, trace)
+        with self._bridge:
+            self._bridge.stop()
 
     def result(self, name: str) -> None:
         """Waits for the end of a scenario; raises what it raised."""

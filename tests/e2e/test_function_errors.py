@@ -1,5 +1,5 @@
-"""Code that cannot run is a function error in AWS's shape: from ``bridge invoke``, and from the daemon, which leaves the
-message to the queue's redrive (tests/spec/invocation.md)."""
+"""Code that cannot run is a function error in AWS's shape (tests/spec/invocation.md): from ``bridge invoke``, and from
+the daemon, which leaves the message to the queue's redrive."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def test_the_daemon_leaves_the_message_to_redrive(broken_site: Site) -> None:  #
 def test_invoke_gives_the_answer(one_site: Site) -> None:
     code = one_site.folder / "code"
     code.mkdir()
-    (code / "app.py").write_text("def handler(event, context):\n    print('to the log')\n    return event['Records'][0]['body']")
+    (code / "app.py").write_text(
+        "def handler(event, context):\n    print('to the log')\n    return event['Records'][0]['body']"
+    )
     one_site.function("echo", code=code, Handler="app.handler")
     file = str(one_site.write())
     event = one_site.cli("event", "sqs", "--body", '{"id": 1}').out

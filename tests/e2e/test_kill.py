@@ -24,7 +24,7 @@ def chance() -> random.Random:
 
 
 def test_three_kills_lose_nothing(site: Site, chance: random.Random) -> None:  # SQS-1
-    queue, fifo = site.queue(visibility=3), site.queue(visibility=3, fifo=True)
+    queue, fifo = site.queue(visibility=2), site.queue(visibility=2, fifo=True)
     site.function(max_environments=4)
     site.mapping(queue, BatchSize=5)
     site.mapping(fifo, BatchSize=2)

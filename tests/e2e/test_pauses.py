@@ -17,7 +17,7 @@ def asked(site: Site, bridge: Bridge, *arguments: str) -> list[dict[str, Any]]:
 
 
 def test_a_pause_survives_restarts(site: Site) -> None:
-    paused, other = site.queue(), site.queue()
+    paused, other = site.queue(visibility=1), site.queue(visibility=1)
     site.function()
     site.mapping(paused, name="orders")
     site.mapping(other, name="bills")

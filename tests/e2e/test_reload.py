@@ -12,7 +12,7 @@ from tests.e2e.harness import Site, eventually, say
 
 def test_only_what_changed_is_touched(site: Site) -> None:
     same, removed, added = (site.queue(visibility=20) for _ in range(3))
-    changed = site.queue(visibility=2)  # the server hands its next message to a poll that the reload gave up
+    changed = site.queue(visibility=1)  # the server hands its next message to a poll that the reload gave up
     for name in ("steady", "renewed", "dropped"):
         site.function(name, setting="before", Timeout=20)
     site.mapping(same, "steady", name="same")
@@ -27,6 +27,8 @@ def test_only_what_changed_is_touched(site: Site) -> None:
         site.function("renewed", setting="after")
         del site.config["functions"]["dropped"], site.config["mappings"]["removed"]
         site.function("fresh")
+        functions = site.config["functions"]
+        site.config["functions"] = {"fresh": functions.pop("fresh"), **functions}  # all others stand elsewhere now
         site.mapping(added, "fresh", name="added")
         line = bridge.reload()
         assert line["restarted"] == ["changed"]
@@ -82,6 +84,24 @@ def test_a_changed_mapping_keeps_its_messages(site: Site) -> None:  # SQS-97
         bridge.empties(queue)
     well = [name for run in site.journal.invocations() if run.well for name in run.ids]
     assert sorted(well) == sorted(sent)  # none is lost, and none was handled twice
+
+
+def test_sigterm_while_a_reload_waits(one_site: Site) -> None:
+    queue = one_site.queue(visibility=30)
+    one_site.function()
+    one_site.mapping(queue, name="orders")
+    with one_site.running() as bridge:
+        queue.send(say(sleep=2))
+        bridge.until(one_site.journal.invocations)
+        one_site.config["mappings"]["orders"]["BatchSize"] = 5
+        one_site.write()
+        bridge.signal(Signals.SIGHUP)
+        bridge.until(lambda: (gate := bridge.view("orders").gate) and gate.name == "draining")
+        bridge.stop()
+    (run,) = one_site.journal.invocations()
+    assert run.well
+    assert queue.counts() == (0, 0)
+    assert bridge.events("reloaded") == []
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_an_idle_daemon_drains_at_once(site: Site) -> None:
     took: list[float] = []
     while not took or (took[-1] > IDLE_DRAIN and len(took) < 3):  # a busy machine may be late, but not every time
         with site.running() as bridge:
-            bridge.until(lambda: all(view.gate and view.gate.name == "polling" for view in bridge.state().mappings))  # noqa: B023
+            bridge.until(lambda: all(view.gate and view.gate.name == "polling" for view in bridge.state().mappings))
             took.append(bridge.stop())
     print(f"idle drain: {took[-1]:.2f} s")
     assert took[-1] <= IDLE_DRAIN

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from signal import Signals
 from typing import NamedTuple
@@ -60,9 +61,7 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
     listening.close()
 
 
-def test_ready_when_the_mappings_have_polled(
-    faulty_site: Site, faulty_server: FaultyServer, manager: Manager
-) -> None:
+def test_ready_when_the_mappings_have_polled(faulty_site: Site, faulty_server: FaultyServer, manager: Manager) -> None:
     slow, quick = faulty_server.queue(), faulty_server.queue()
     faulty_site.function()
     faulty_site.mapping(slow, name="slow")
@@ -110,7 +109,7 @@ def test_watchdog_reload_and_stop(one_site: Site, manager: Manager) -> None:
         bridge.stop()
     assert manager.waits_for("STOPPING").fields["STOPPING"] == "1"
     feeds = [told.at for told in manager.all("WATCHDOG")]
-    assert all(later - earlier < 3 for earlier, later in zip(feeds, feeds[1:], strict=False))
+    assert all(later - earlier < 3 for earlier, later in pairwise(feeds))
 
 
 def test_without_a_watchdog_nobody_is_fed(one_site: Site, manager: Manager) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from bridge.local import free_port
@@ -47,7 +48,9 @@ def test_a_queue_that_comes_later(site: Site) -> None:
         assert names(bridge, "orders") == ["mapping_failed", "mapping_recovered"]
 
 
-def test_a_queue_that_is_deleted_and_made_again(site: Site) -> None:
+def test_a_queue_that_is_deleted_and_made_again(one_site: Site) -> None:
+    """Not on ministack: a poll that is parked there never hears of the deletion, and ends 20 s later."""
+    site = one_site
     assert isinstance(site.server, Server)
     queue = site.queue()
     site.function()
@@ -92,20 +95,44 @@ def test_an_endpoint_that_goes_away_and_comes_back(tmp_path: Path) -> None:
             bridge.stop()
 
 
-def test_throttling_and_faults_are_waited_out(faulty_site: Site, faulty_server: FaultyServer) -> None:
+def test_passing_faults_are_no_news(faulty_site: Site, faulty_server: FaultyServer) -> None:
     queue = faulty_server.queue(visibility=30)
     faulty_site.function()
     faulty_site.mapping(queue, name="orders")
     with faulty_site.running() as bridge:
-        queue.ask(queue.fake.refuse, "ReceiveMessage", "ThrottlingException", "InternalFailure", "OverLimit")
+        queue.ask(queue.fake.refuse, "ReceiveMessage", "ThrottlingException", "InternalFailure")
         queue.ask(queue.fake.refuse, "DeleteMessageBatch", "ServiceUnavailable", "RequestThrottled")
         queue.ask(queue.fake.cut_off, "DeleteMessageBatch")
         sent = queue.send("a", "b")
-        bridge.empties(queue)
+        bridge.until(lambda: bridge.metric("bridge_esm_deleted_events_total") == 2)
         assert sorted(faulty_site.journal.ids()) == sorted(sent), "a delete that failed is not a second delivery"
-        assert bridge.metric("bridge_esm_poll_errors_total", mapping="orders") == 3
-        assert bridge.metric("bridge_esm_deleted_events_total") == 2
+        assert bridge.metric("bridge_esm_poll_errors_total", mapping="orders") == 2
         assert bridge.readiness()[0] == 200
+        assert names(bridge, "orders") == []
+
+
+def test_lasting_faults_are_said_once(faulty_site: Site, faulty_server: FaultyServer) -> None:  # SQS-81
+    faults = ("ThrottlingException", "OverLimit", "InternalFailure", "ExpiredToken")
+    queues = {code: faulty_server.queue(visibility=30) for code in faults}
+    faulty_site.function()
+    for code, queue in queues.items():
+        faulty_site.mapping(queue, name=code)
+    with faulty_site.running() as bridge:
+        for code, queue in queues.items():
+            queue.ask(queue.fake.refuse, "ReceiveMessage", *[code] * 1000)
+        for code in faults:
+            (line,) = bridge.said("mapping_waits", mapping=code)
+            assert code in line["detail"]
+            assert code in reason(bridge, code)
+        for queue in queues.values():
+            queue.ask(queue.fake.allow, "ReceiveMessage")
+        sent = [name for queue in queues.values() for name in queue.send("goes on")]
+        bridge.empties(*queues.values())
+        bridge.until(lambda: bridge.readiness()[0] == 200)
+        assert sorted(faulty_site.journal.ids()) == sorted(sent)
+        for code, queue in queues.items():
+            assert names(bridge, code) == ["mapping_waits", "mapping_recovered"]
+            assert len(queue.fake.of("ReceiveMessage")) < 40, "it backs off"
 
 
 def test_without_credentials(one_site: Site) -> None:
@@ -152,4 +179,4 @@ def test_a_locked_group_stays_locked(faulty_site: Site, faulty_server: FaultySer
         bridge.empties(queue)
     runs = faulty_site.journal.invocations()
     assert [run.ids for run in runs] == [[name] for name in sent]
-    assert all((run.ended or run.at) <= later.at for run, later in zip(runs, runs[1:], strict=False))
+    assert all((run.ended or run.at) <= later.at for run, later in pairwise(runs))

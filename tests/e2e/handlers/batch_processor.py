@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actor import journal
+from actor import journal  # type: ignore[import-not-found]  # it stands beside this file
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
