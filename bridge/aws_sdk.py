@@ -1,0 +1,198 @@
+"""The SDK's client of one service, and beside it the fast one, which it tells where to call, how to sign, and who
+signs."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from aiobotocore.config import AioConfig
+from anyio import CancelScope
+from anyio.to_thread import run_sync
+from botocore.exceptions import NoCredentialsError
+from botocore.httpsession import ProxyConfiguration, create_urllib3_context, get_cert_path
+from botocore.parsers import ResponseParserError
+from botocore.utils import get_environ_proxies
+
+from bridge import __version__
+from bridge.aws_fast import CONNECT_TIMEOUT, CONNECTIONS, KEEPALIVE, OPERATIONS, Clock, FastClient, Target
+from bridge.errors import Unreachable
+from bridge.faults import fault
+
+READ_TIMEOUT = 30.0
+"""Between two reads: the longest long poll and 10 s. The deadline of a call is its own."""
+USER_AGENT = f"bridge/{__version__}"
+
+log = structlog.get_logger()
+
+
+class SdkClient:
+    """A client of the SDK and how many calls are in flight on it. ``fast``: what carries its hot operations; none where
+    there is no such thing."""
+
+    def __init__(self, context: Any, client: Any, session: Any) -> None:
+        self.session = session
+        self.fast: FastClient | None = None
+        self.calls = 0
+        self.retired = False
+        self.methods: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
+            operation: getattr(client, name) for name, operation in client.meta.method_to_api_mapping.items()
+        }
+        self._context = context
+        self._meta = client.meta
+
+    def __repr__(self) -> str:
+        return f"{self.calls} calls" + (", retired" if self.retired else "")
+
+    @classmethod
+    async def open(cls, session: Any, service: str, region: str, endpoint: str, *, clock: Clock | None) -> Self:
+        """An empty region or endpoint is found by the SDK. ``clock``: there shall be a fast client with this one."""
+        credentials = await session.get_credentials()
+        if credentials is None:  # the SDK would find out at each request
+            raise NoCredentialsError
+        options = {"region_name": region or None, "endpoint_url": endpoint or None}
+        context = session.create_client(service, config=_config(endpoint), **options)
+        made = cls(context, await context.__aenter__(), session)
+        try:
+            if made.speaks_json:
+                made._on("before-parse", _take_json)
+                if clock is not None and service in OPERATIONS:
+                    made.fast = await made._fast(service, credentials, clock)
+        except BaseException:
+            await made.close()
+            raise
+        return made
+
+    @property
+    def speaks_json(self) -> bool:
+        model = self._meta.service_model
+        return bool(getattr(model, "resolved_protocol", model.protocol) == "json")  # older ones have but one
+
+    @property
+    def region(self) -> str:
+        return str(self._meta.region_name)
+
+    @property
+    def endpoint(self) -> str:
+        """Where it really calls."""
+        return str(self._meta.endpoint_url)
+
+    async def close(self, *, at_once: bool = False) -> None:
+        """Unless calls are in flight: the last one closes it."""
+        if self.calls and not at_once:
+            return
+        with CancelScope(shield=True):
+            try:
+                if self.fast:
+                    await self.fast.close()
+            finally:
+                await self._context.__aexit__(None, None, None)
+
+    def _on(self, event: str, handler: Callable[..., None], *, off: bool = False) -> None:
+        events = self._meta.events
+        change = events.unregister if off else events.register
+        change(f"{event}.{self._meta.service_model.service_id.hyphenize()}", handler)
+
+    async def _fast(self, service: str, credentials: Any, clock: Clock) -> FastClient | None:
+        aim = await self._aim(min(OPERATIONS[service]))
+        prefix, _, _ = aim.headers.pop("X-Amz-Target", "").rpartition(".")
+        aim.headers.pop("User-Agent", None)
+        target = Target(service, aim.url, aim.region, aim.signing_name, prefix, aim.headers)
+        if aim.version != "v4" or not prefix or not target.plain:
+            log.debug("fast_client_not_used", service=service, signature=aim.version)
+            return None
+        tls = await run_sync(_tls, self.session, aim.url) if aim.url.startswith("https:") else None
+        keys = credentials.get_frozen_credentials
+        return FastClient(target, keys, clock, user_agent=USER_AGENT, tls=tls, proxy=_proxy(aim.url))
+
+    async def _aim(self, operation: str) -> _Aim:
+        """What the SDK makes of a request up to its signature. It sends none."""
+
+        def show(request: Any, region_name: str, signing_name: str, signature_version: str, **_: Any) -> None:
+            headers = {name: value for name, value in request.headers.items() if isinstance(value, str)}
+            raise _Aim(request.url, headers, region_name, signing_name, signature_version)
+
+        self._on("before-sign", show)
+        try:
+            await self.methods[operation]()
+        except _Aim as aim:
+            return aim
+        finally:
+            self._on("before-sign", show, off=True)
+        raise AssertionError("the SDK did not sign a request")
+
+
+class _Aim(Exception):
+    """Where a request would have gone, and how."""
+
+    def __init__(self, url: str, headers: dict[str, str], region: str, signing_name: str, version: str) -> None:
+        super().__init__(url)
+        self.url, self.headers = url, headers
+        self.region, self.signing_name, self.version = region, signing_name, version
+
+
+def _config(endpoint: str) -> AioConfig:
+    return AioConfig(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        max_pool_connections=CONNECTIONS,
+        connector_args={"keepalive_timeout": KEEPALIVE},
+        retries={"total_max_attempts": 1, "mode": "standard"},  # ours are counted and told
+        parameter_validation=False,
+        user_agent=USER_AGENT,  # else it is composed anew for each request
+        proxies={} if _is_loopback(endpoint) else None,  # a proxy would look for the endpoint on its own machine
+    )
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _proxy(url: str) -> str | None:
+    """As the SDK finds it for a client with ``_config``."""
+    proxies = {} if _is_loopback(url) else get_environ_proxies(url)
+    proxy: str | None = ProxyConfiguration(proxies).proxy_url_for(url)
+    return proxy
+
+
+def _tls(session: Any, url: str) -> ssl.SSLContext:
+    """Verifies the same as the SDK does. Reads files."""
+    bundle = get_cert_path(session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True)
+    context: ssl.SSLContext = create_urllib3_context()
+    context.check_hostname = True
+    try:
+        context.load_verify_locations(bundle)
+    except OSError as error:
+        text = f"the certificate authorities in {bundle} cannot be read: {error.strerror or error}"
+        raise fault(Unreachable, url, text, "SSLError", "look at AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE") from error
+    return context
+
+
+def _take_json(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    """Takes the answer as the service wrote it. The SDK would walk it member by member, decode its blobs, and call
+    broken JSON an empty answer."""
+    body = response_dict["body"]
+    if not isinstance(body, bytes) or not body:
+        return
+    if response_dict["status_code"] >= 300:
+        _check_error(body)
+        return
+    try:
+        customized_response_dict.update(msgspec.json.decode(body, type=dict[str, Any]))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ResponseParserError(f"the answer cannot be read: {error}") from error
+    response_dict["body"] = b""
+
+
+def _check_error(body: bytes) -> None:
+    """The SDK takes JSON for an object here. What is no JSON at all it leaves to the HTTP status."""
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+        if not isinstance(msgspec.json.decode(body), dict):
+            raise ResponseParserError("the answer cannot be read: its JSON is no object")

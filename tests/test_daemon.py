@@ -1,0 +1,208 @@
+"""The daemon from inside: its order of starting and stopping, and what it says meanwhile. tests/e2e runs it from
+outside."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping as Dict
+from contextlib import asynccontextmanager
+from pathlib import Path
+from signal import SIGHUP, SIGTERM
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import anyio
+import pytest
+import yaml
+
+from bridge.aws import Credentials
+from bridge.daemon import Daemon
+from bridge.errors import BridgeError, StateError
+from bridge.function import AwsSettings
+from bridge.leash import Leash
+from bridge.settings import Settings, load
+from bridge.telemetry import logs
+from tests.sources.faulty_sqs import FaultySqs
+from tests.wire import Wire
+
+pytestmark = pytest.mark.anyio
+
+HANDLER = """
+def handler(event, context):
+    if event["Records"][0]["body"] == "fail":
+        raise ValueError("told to")
+"""
+
+
+class Place:
+    """A configuration in a folder, and the queue that it is about."""
+
+    def __init__(self, folder: Path, wire: Wire, queue: FaultySqs) -> None:
+        self.file, self.queue = folder / "bridge.yaml", queue
+        (folder / "app.py").write_text(HANDLER)
+        self.config: dict[str, Any] = {
+            "aws": {"endpoint_url": wire.url, "region": "eu-west-1"},
+            "state": f"sqlite:///{folder}/state.db",
+            "admin": {"listen": "127.0.0.1:0"},
+            "functions": {"worker": {"Runtime": "python3.11", "Handler": "app.handler", "CodeUri": "."}},
+            "mappings": {"orders": {"FunctionName": "worker", "EventSourceArn": queue.arn}},
+        }
+        self.write()
+
+    def write(self) -> None:
+        self.file.write_text(yaml.safe_dump(self.config))
+
+    def load(self) -> Settings:
+        return load(self.file, {})
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    queue = FaultySqs("orders")
+    async with Wire() as wire:
+        queue.serve(wire)
+        yield Place(tmp_path, wire, queue)
+
+
+class Scenery:
+    """A stage of the test's own: it can be slow to set up, and notes when it was entered and left."""
+
+    def __init__(self, _leash: Leash) -> None:
+        self.set_up = anyio.Event()
+        self.adapting = anyio.Event()
+        self.notes: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        self.notes.append("entered")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.notes.append("left")
+
+    def credentials(self, settings: AwsSettings) -> Credentials:
+        return Credentials("123456789012", "secret")
+
+    async def adapt(self, settings: Settings) -> Settings:
+        self.adapting.set()
+        await self.set_up.wait()
+        return settings
+
+
+class Act:
+    """A daemon under way in a task group of the test's."""
+
+    def __init__(self, place: Place, *, signals: bool = False) -> None:
+        self.status: int | None = None
+        self.scenery = Scenery(Leash())
+        self.daemon = Daemon(place.load(), place.load, stage=lambda _leash: self.scenery, signals=signals)
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        self.status = await self.daemon.run(task_status=task_status)
+
+    async def get(self, path: str) -> tuple[int, Dict[str, Any]]:
+        assert self.daemon.admin is not None
+        async with (
+            aiohttp.ClientSession() as client,
+            client.get(f"http://127.0.0.1:{self.daemon.admin.port}{path}") as answer,
+        ):
+            return answer.status, json.loads(await answer.read())
+
+
+@asynccontextmanager
+async def running(place: Place, *, signals: bool = False) -> AsyncIterator[Act]:
+    """Started; drained in the end."""
+    act = Act(place, signals=signals)
+    act.scenery.set_up.set()
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(act.run)
+            yield act
+            act.daemon.stop()
+    assert act.status == 0
+
+
+async def until(condition: Any) -> None:
+    with anyio.fail_after(20):
+        while not condition():
+            await anyio.sleep(0.01)
+
+
+async def test_not_ready_until_the_mappings_poll(place: Place) -> None:
+    act = Act(place)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(act.run)
+            await act.scenery.adapting.wait()  # the admin server is up first
+            assert await act.get("/readyz") == (503, {"ready": False, "mappings": {}, "reason": "starting"})
+            assert (await act.get("/healthz"))[0] == 200
+            with pytest.raises(BridgeError, match="still starting"):
+                await act.daemon.pause("orders", wait=False)
+            place.queue.hang("ReceiveMessage")
+            act.scenery.set_up.set()
+            await place.queue.asked("ReceiveMessage")
+            status, body = await act.get("/readyz")
+            assert (status, list(body["mappings"])) == (503, ["orders"])
+            act.daemon.stop()
+    assert act.status == 0
+    assert act.scenery.notes == ["entered", "left"]
+
+
+async def test_it_works_and_stops_in_order(place: Place) -> None:
+    async with running(place) as act:
+        ids = [place.queue.send(body) for body in ("a", "b", "c")]
+        await place.queue.gone(*ids)
+        (view,) = act.daemon.snapshot().functions
+        assert (view.name, view.invocations > 0, view.errors) == ("worker", True, 0)
+        assert act.scenery.notes == ["entered"]
+    assert sorted(place.queue.deleted) == sorted(ids)
+    assert act.scenery.notes == ["entered", "left"]
+    assert act.daemon.snapshot().draining
+    assert act.daemon.admin is not None
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await act.get("/healthz")
+
+
+async def test_a_crash_in_one_mapping_is_not_the_daemons(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a source raises, its mapping is started again, and the admin pages say why."""
+    place.queue.refuse("GetQueueAttributes", "InvalidParameterValue")
+    async with running(place) as act:
+        await until(lambda: act.daemon.snapshot().mappings[0].last_error)
+        assert "InvalidParameterValue" in (act.daemon.snapshot().mappings[0].last_error or "")
+        await until(lambda: act.daemon.snapshot().mappings[0].ready)
+        message = place.queue.send("after")
+        await place.queue.gone(message)
+
+
+async def test_state_that_cannot_be_opened_starts_nothing(place: Place) -> None:
+    place.config["state"] = f"sqlite:///{place.file}/state.db"
+    place.write()
+    act = Act(place)
+    with pytest.RaisesGroup(StateError):
+        await act.daemon.run()
+    assert act.scenery.notes == []
+    assert place.queue.calls == []
+
+
+async def test_signals_of_the_process(place: Place) -> None:
+    """SIGHUP reads the file again; SIGTERM drains, also while a reload waits."""
+    async with running(place, signals=True) as act:
+        await until(lambda: act.daemon.snapshot().mappings[0].ready)
+        place.config["mappings"]["more"] = {"FunctionName": "worker", "EventSourceArn": f"{place.queue.arn}-2"}
+        place.write()
+        os.kill(os.getpid(), SIGHUP)
+        await until(lambda: [view.name for view in act.daemon.snapshot().mappings] == ["orders", "more"])
+        act.scenery.set_up = anyio.Event()
+        act.scenery.adapting = anyio.Event()
+        os.kill(os.getpid(), SIGHUP)
+        await act.scenery.adapting.wait()
+        os.kill(os.getpid(), SIGTERM)
+        await until(lambda: act.daemon.snapshot().draining)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    logs.configure("warning", "json")
