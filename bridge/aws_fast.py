@@ -178,8 +178,9 @@ class FastClient:
             raise self._unreadable(operation, str(error)) from error
 
     async def _post(self, operation: str, body: bytes) -> Answer:
+        keys = await self._keys()
         at = self._clock.now()
-        headers = self._signer.sign(self._targets[operation], body, await self._keys(), at)
+        headers = self._signer.sign(self._targets[operation], body, keys, at)
         try:
             response = await self._session.post(
                 self._url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy

@@ -107,7 +107,7 @@ class SdkClient:
         if aim.version != "v4" or not prefix or not target.plain:
             log.debug("fast_client_not_used", service=service, signature=aim.version)
             return None
-        tls = await run_sync(_tls, self.session, aim.url) if aim.url.startswith("https:") else None
+        tls = await run_sync(_tls, _authorities(self.session), aim.url) if aim.url.startswith("https:") else None
         keys = credentials.get_frozen_credentials
         return FastClient(target, keys, clock, user_agent=USER_AGENT, tls=tls, proxy=_proxy(aim.url))
 
@@ -162,15 +162,20 @@ def _proxy(url: str) -> str | None:
     return proxy
 
 
-def _tls(session: Any, url: str) -> ssl.SSLContext:
-    """Verifies the same as the SDK does. Reads files."""
-    bundle = get_cert_path(session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True)
+def _authorities(session: Any) -> str:
+    """The file of the certificate authorities that the SDK trusts."""
+    path = get_cert_path(session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True)
+    return str(path)
+
+
+def _tls(authorities: str, url: str) -> ssl.SSLContext:
+    """Verifies the same as the SDK does. Reads the file."""
     context: ssl.SSLContext = create_urllib3_context()
     context.check_hostname = True
     try:
-        context.load_verify_locations(bundle)
+        context.load_verify_locations(authorities)
     except OSError as error:
-        text = f"the certificate authorities in {bundle} cannot be read: {error.strerror or error}"
+        text = f"the certificate authorities in {authorities} cannot be read: {error.strerror or error}"
         raise fault(Unreachable, url, text, "SSLError", "look at AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE") from error
     return context
 

@@ -13,9 +13,10 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -168,6 +169,16 @@ async def test_the_export_lines_lead_a_shell_to_the_sources(leash: Leash) -> Non
             done = await anyio.run_process(["sh", "-c", shell], env={"PATH": os.environ["PATH"]})
             queues = {f"{endpoint.url}/{account}/{name}{end}" for name in names.split() for end in ("", "-dlq")}
             assert set(done.stdout.decode().split()) == queues
+
+
+@pytest.mark.anyio
+async def test_a_mapping_keeps_its_client(leash: Leash) -> None:
+    async with LocalEndpoint(leash) as endpoint:
+        clients: tuple[Literal["fast", "sdk"] | None, ...] = (None, "fast", "sdk")
+        for client in clients:
+            there = msgspec.structs.replace(mapping("orders"), aws=AwsSettings(profile="dev", client=client))
+            assert endpoint.mapping(there).aws.client == client
+            assert endpoint.mapping(there).aws.profile is None
 
 
 @pytest.mark.anyio

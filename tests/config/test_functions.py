@@ -229,6 +229,10 @@ class TestHome:
         text = f"aws: {{region: cn-north-1, account_id: '999999999999'}}\n{mapped()}"
         assert self.arn(tmp_path, text) == "arn:aws-cn:lambda:cn-north-1:999999999999:function:worker"
 
+    def test_a_handler_has_a_client_of_its_own(self, tmp_path: Path) -> None:
+        assert "functions.worker.aws.client: a handler calls" in problem(tmp_path, one("aws: {client: sdk}"))
+        assert settings(tmp_path, f"aws: {{client: sdk}}\n{one()}").functions["worker"].aws.endpoint_url is None
+
     def test_by_its_own_block(self, tmp_path: Path) -> None:
         text = f"aws: {{region: us-west-2, endpoint_url: 'http://a:1'}}\n{one('aws: {region: us-gov-west-1}')}"
         assert self.arn(tmp_path, text) == "arn:aws-us-gov:lambda:us-gov-west-1:000000000000:function:worker"

@@ -444,6 +444,12 @@ class TestAws:
         assert aws.endpoint_url == "http://a:1"
         assert aws.endpoint_urls == {"sqs": "http://a:9", "sns": "http://c:3"}
 
+    def test_the_client_of_the_hot_operations(self, tmp_path: Path) -> None:
+        assert settings(tmp_path, f"aws: {{client: sdk}}\n{mapped()}").mappings["orders"].aws.client == "sdk"
+        text = f"aws: {{client: sdk}}\n{mapped('aws: {client: fast}')}"
+        assert settings(tmp_path, text).mappings["orders"].aws.client == "fast"
+        assert 'aws.client: "slow"' in problem(tmp_path, mapped("aws: {client: slow}"))
+
     def test_another_region_than_the_arns_is_odd(self, tmp_path: Path) -> None:
         text = mapped("aws: {region: us-east-1}")
         assert settings(tmp_path, text).mappings["orders"].aws.region == "us-east-1"

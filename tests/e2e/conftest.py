@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.faulty import FaultyServer, faulty
-from tests.e2e.harness import Site
+from tests.e2e.harness import Endpoint, Site
 from tests.servers import Server
 
+NewSite = Callable[..., Site]
+
 
 @pytest.fixture
-def site(tmp_path: Path, sqs_server: Server) -> Site:
+def new_site(tmp_path: Path) -> Iterator[NewSite]:
+    """Makes places for daemons: a folder each, and what runs there ends with the test."""
+    sites: list[Site] = []
+
+    def make(server: Endpoint | None = None, name: str = "site") -> Site:
+        sites.append(Site(tmp_path / name, server))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.close()
+
+
+@pytest.fixture
+def site(new_site: NewSite, sqs_server: Server) -> Site:
     """A place for one daemon, on each of two unrelated servers."""
-    return Site(tmp_path, sqs_server)
+    return new_site(sqs_server)
 
 
 @pytest.fixture
-def one_site(tmp_path: Path, roto_server: Server) -> Site:
+def one_site(new_site: NewSite, roto_server: Server) -> Site:
     """A place for one daemon, for what has nothing to do with the server: on the one that starts fastest."""
-    return Site(tmp_path, roto_server)
+    return new_site(roto_server)
 
 
 @pytest.fixture
@@ -31,6 +47,6 @@ def faulty_server() -> Iterator[FaultyServer]:
 
 
 @pytest.fixture
-def faulty_site(tmp_path: Path, faulty_server: FaultyServer) -> Site:
+def faulty_site(new_site: NewSite, faulty_server: FaultyServer) -> Site:
     """A place for one daemon, on a server that does as it is told."""
-    return Site(tmp_path, faulty_server)
+    return new_site(faulty_server)

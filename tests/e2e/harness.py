@@ -4,7 +4,6 @@ real server; and looks at it from outside, by its log, its admin pages, its sign
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
 import os
 import subprocess
@@ -105,7 +104,14 @@ class Site:
             "functions": {},
             "mappings": {},
         }
-        self._runs = itertools.count(1)
+        self._bridges: list[Bridge] = []
+
+    def close(self) -> None:
+        """Kills what a test that failed has left running."""
+        for bridge in self._bridges:
+            if bridge.process.poll() is None:
+                bridge.process.kill()
+                bridge.process.wait()
 
     def __repr__(self) -> str:
         return f"<Site {self.folder} at {self.server}>"
@@ -169,8 +175,9 @@ class Site:
     def start(self, *arguments: str, env: Dict[str, str] | None = None) -> Bridge:
         """``bridge run``; returns at once. A context manager."""
         command = [*BRIDGE, "run", "-c", str(self.write()), *arguments]
-        number = next(self._runs)
-        return Bridge(self, command, {**self.env, **(env or {})}, self.folder / f"run-{number}")
+        bridge = Bridge(self, command, {**self.env, **(env or {})}, self.folder / f"run-{len(self._bridges)}")
+        self._bridges.append(bridge)
+        return bridge
 
     def running(self, *arguments: str, env: Dict[str, str] | None = None) -> Bridge:
         """``start``, and it is ready."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.conftest import NewSite
 from tests.e2e.harness import Finished, Site
 from tests.servers import Server
 
@@ -21,9 +22,9 @@ ARN = "arn:aws:sqs:eu-west-1:123456789012:orders"
 
 
 @pytest.fixture
-def nowhere(tmp_path: Path) -> Site:
+def nowhere(new_site: NewSite) -> Site:
     """A good configuration, of an endpoint that nobody needs to reach."""
-    site = Site(tmp_path)
+    site = new_site()
     site.config["aws"]["endpoint_url"] = "http://127.0.0.1:9"
     site.function()
     site.mapping(ARN, name="orders")
@@ -119,11 +120,7 @@ MISTAKES: dict[str, tuple[Change, tuple[str, ...]]] = {
 def test_mistakes_in_the_configuration(nowhere: Site, name: str) -> None:
     change, parts = MISTAKES[name]
     change(nowhere.config)
-    file = str(nowhere.write())
-    run = nowhere.cli("run", "-c", file)
-    refused(run, *parts)
-    validated = nowhere.cli("validate", "-c", file)
-    assert (validated.status, validated.err) == (2, run.err)
+    refused(nowhere.cli("run", "-c", str(nowhere.write())), *parts)
     assert nowhere.left() == []
 
 
@@ -133,6 +130,8 @@ def test_every_mistake_at_once(nowhere: Site) -> None:
         MISTAKES[name][0](nowhere.config)
     done = nowhere.cli("run", "-c", str(nowhere.write()))
     assert (done.status, len(done.lines)) == (2, len(names)), done.err
+    validated = nowhere.cli("validate", "-c", str(nowhere.file))
+    assert (validated.status, validated.err) == (2, done.err)
 
 
 @pytest.mark.parametrize(
@@ -219,8 +218,8 @@ def test_state_that_cannot_be_written(nowhere: Site, place: str) -> None:
     refused(nowhere.cli("run", "-c", str(nowhere.write())), "state file", place)
 
 
-def test_a_second_daemon_on_the_same_state(tmp_path: Path, roto_server: Server) -> None:
-    first, second = (Site(tmp_path / name, roto_server) for name in ("first", "second"))
+def test_a_second_daemon_on_the_same_state(tmp_path: Path, new_site: NewSite, roto_server: Server) -> None:
+    first, second = (new_site(roto_server, name) for name in ("first", "second"))
     for site in (first, second):
         site.config["state"] = f"sqlite:///{tmp_path}/state.db"
         site.function()

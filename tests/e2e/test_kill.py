@@ -6,11 +6,11 @@ import os
 import random
 import re
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.e2e import processes
+from tests.e2e.conftest import NewSite
 from tests.e2e.faulty import FaultyServer
 from tests.e2e.harness import Site, say
 
@@ -63,8 +63,8 @@ def test_kill_while_it_starts(faulty_site: Site, faulty_server: FaultyServer, ch
     assert set(faulty_site.journal.ids()) == set(sent)
 
 
-def test_the_embedded_endpoint_dies_too(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+def test_the_embedded_endpoint_dies_too(new_site: NewSite) -> None:
+    site = new_site()
     site.function(Timeout=7)
     site.mapping("arn:aws:sqs:eu-west-1:123456789012:local-orders")
     del site.config["state"]

@@ -131,6 +131,23 @@ def test_a_broken_file_changes_nothing(one_site: Site, text: str, problem: str) 
         assert len(bridge.events("reload_failed")) == 1
 
 
+def test_the_last_of_many_reloads_counts(one_site: Site) -> None:
+    queue = one_site.queue()
+    one_site.function()
+    one_site.mapping(queue, name="orders")
+    with one_site.running() as bridge:
+        for setting in ("one", "two", "three", "four"):
+            one_site.function(setting=setting)
+            one_site.write()
+            bridge.signal(Signals.SIGHUP)
+        queue.send(say(sleep=0.1))
+        bridge.empties(queue)
+        bridge.until(lambda: bridge.readiness()[0] == 200)
+        queue.send("last")
+        bridge.empties(queue)
+    assert one_site.journal.invocations()[-1].setting == "four"
+
+
 def test_what_needs_a_restart_is_said(one_site: Site) -> None:
     one_site.function()
     one_site.mapping(one_site.queue(), name="orders")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import NewSite
 from tests.e2e.faulty import FaultyServer
 from tests.e2e.harness import Site, eventually, say
 
@@ -21,7 +21,7 @@ def test_sigterm_drains(site: Site) -> None:
     site.mapping(running, name="running")
     site.mapping(waiting, name="waiting")
     with site.running() as bridge:
-        running.send(say(sleep=2))
+        running.send(say(sleep=2, spawn=True))  # nor are its children left
         bridge.until(lambda: site.journal.invocations(running.name))
         waiting.send(say())
         bridge.until(lambda: bridge.view("waiting").in_flight)
@@ -102,7 +102,7 @@ def test_a_second_signal_ends_at_once(
     faulty_site: Site, faulty_server: FaultyServer, first: signal.Signals, second: signal.Signals, status: int
 ) -> None:
     faulty_site.function(Timeout=60)
-    queue = faulty_server.queue()
+    queue = faulty_server.queue(visibility=1)
     faulty_site.mapping(queue)
     with faulty_site.running() as bridge:
         queue.send(say(sleep=30))
@@ -123,8 +123,8 @@ def test_sigterm_while_it_starts(one_site: Site) -> None:
         bridge.stop()
 
 
-def test_local_leaves_nothing(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+def test_local_leaves_nothing(new_site: NewSite) -> None:
+    site = new_site()
     site.function()
     site.mapping("arn:aws:sqs:eu-west-1:123456789012:local-drain")
     with site.running("--local") as bridge:

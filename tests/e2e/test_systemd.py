@@ -77,6 +77,7 @@ def test_ready_when_the_mappings_have_polled(faulty_site: Site, faulty_server: F
         assert ready.fields == {"READY": "1", "STATUS": "2 of 2 mappings poll"}
         bridge.stop()
         assert len(manager.all("READY")) == 1
+        assert manager.all("WATCHDOG") == [], "nobody asked for it"
 
 
 def test_ready_when_a_mapping_cannot_poll_and_says_why(one_site: Site, manager: Manager) -> None:
@@ -110,12 +111,3 @@ def test_watchdog_reload_and_stop(one_site: Site, manager: Manager) -> None:
     assert manager.waits_for("STOPPING").fields["STOPPING"] == "1"
     feeds = [told.at for told in manager.all("WATCHDOG")]
     assert all(later - earlier < 3 for earlier, later in pairwise(feeds))
-
-
-def test_without_a_watchdog_nobody_is_fed(one_site: Site, manager: Manager) -> None:
-    one_site.function()
-    one_site.mapping(one_site.queue())
-    with one_site.start(env={"NOTIFY_SOCKET": str(manager.path)}) as bridge:
-        manager.waits_for("READY")
-        bridge.stop()
-    assert manager.all("WATCHDOG") == []
