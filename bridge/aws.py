@@ -45,7 +45,8 @@ class Api(Protocol):
         """One request, without a retry; ``timeout`` is the deadline for all of it.
 
         ``operation`` is AWS's name (``ReceiveMessage``). Of services that speak JSON the answer is the JSON as it came:
-        blobs stay base64 text, times stay numbers. In ``params`` blobs are bytes. Raises RemoteError and nothing else.
+        blobs stay base64 text, times stay numbers. A blob that is the whole body (Invoke's Payload) is bytes, one more
+        than a function may answer at most. In ``params`` blobs are bytes. Raises RemoteError and nothing else.
         """
         ...
 

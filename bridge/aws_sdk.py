@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping as Dict
 from contextlib import suppress
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -27,6 +27,10 @@ from bridge.faults import fault
 
 READ_TIMEOUT = 30.0
 """Between two reads: the longest long poll and 10 s. The deadline of a call is its own."""
+READ_TIMEOUTS = {"lambda": 960.0}
+"""Of services that are silent for longer: a function may run for 900 s before its answer begins."""
+BLOB_LIMIT = 6_291_557
+"""Bytes that are read of an answer that is one blob: the longest answer of a function, and one more."""
 USER_AGENT = f"bridge/{__version__}"
 
 log = structlog.get_logger()
@@ -46,6 +50,7 @@ class SdkClient:
         }
         self._context = context
         self._meta = client.meta
+        self._blobs: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
         return f"{self.calls} calls" + (", retired" if self.retired else "")
@@ -57,7 +62,7 @@ class SdkClient:
         if credentials is None:  # the SDK would find out at each request
             raise NoCredentialsError
         options = {"region_name": region or None, "endpoint_url": endpoint or None}
-        context = session.create_client(service, config=_config(endpoint), **options)
+        context = session.create_client(service, config=_config(service, endpoint), **options)
         made = cls(context, await context.__aenter__(), session)
         try:
             if made.speaks_json:
@@ -68,6 +73,20 @@ class SdkClient:
             await made.close()
             raise
         return made
+
+    async def call(self, operation: str, params: Dict[str, Any]) -> dict[str, Any]:
+        """The answer as the SDK gives it, a streamed blob as bytes, at most BLOB_LIMIT of them."""
+        answer = await self.methods[operation](**params)
+        if (blob := self._blob(operation)) is not None:
+            answer[blob] = await _read(answer[blob])
+        return answer
+
+    def _blob(self, operation: str) -> str | None:
+        """The member of the operation's answer that is the whole body, unparsed and not read yet, if it has one."""
+        if operation not in self._blobs:
+            model = self._meta.service_model.operation_model(operation)
+            self._blobs[operation] = model.output_shape.serialization["payload"] if model.has_streaming_output else None
+        return self._blobs[operation]
 
     @property
     def speaks_json(self) -> bool:
@@ -137,10 +156,11 @@ class _Aim(Exception):
         self.region, self.signing_name, self.version = region, signing_name, version
 
 
-def _config(endpoint: str) -> AioConfig:
+def _config(service: str, endpoint: str) -> AioConfig:
     return AioConfig(
         connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
+        read_timeout=READ_TIMEOUTS.get(service, READ_TIMEOUT),
+        tcp_keepalive=True,  # a silent connection lives longer than some gateways remember it
         max_pool_connections=CONNECTIONS,
         connector_args={"keepalive_timeout": KEEPALIVE},
         retries={"total_max_attempts": 1, "mode": "standard"},  # ours are counted and told
@@ -178,6 +198,21 @@ def _tls(authorities: str, url: str) -> ssl.SSLContext:
         text = f"the certificate authorities in {authorities} cannot be read: {error.strerror or error}"
         raise fault(Unreachable, url, text, "SSLError", "look at AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE") from error
     return context
+
+
+async def _read(body: Any) -> bytes:
+    """A streamed blob. The connection is dropped unless it was read to its end."""
+    data = bytearray()
+    whole = False
+    try:
+        while len(data) < BLOB_LIMIT and not whole:
+            chunk = await body.read(BLOB_LIMIT - len(data))
+            data += chunk
+            whole = not chunk
+    finally:
+        if not whole:
+            body.close()
+    return bytes(data)
 
 
 def _take_json(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:

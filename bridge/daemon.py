@@ -229,7 +229,7 @@ class Daemon:
         await self._hosts.start(self._serve, function, name=f"function {function.name}")
 
     async def _serve(self, function: Function, *, task_status: TaskStatus[None]) -> None:
-        surroundings = Surroundings(self._leash, self._aws.credentials(function.aws))
+        surroundings = Surroundings(self._leash, self._aws.credentials(function.aws), aws=self._aws)
         meter = self.metrics.function_meter(function.name)
         ended = anyio.Event()
         try:

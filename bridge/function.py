@@ -64,6 +64,32 @@ class AwsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return msgspec.structs.replace(base, **{**given, "endpoint_urls": {**inherited, **self.endpoint_urls}})
 
 
+class HeaderFile(msgspec.Struct, frozen=True):
+    """A header's value in a file, such as a mounted credential: ``prefix`` and the file's content, stripped."""
+
+    file: Path
+    prefix: str = ""
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and how a ``url`` function is called."""
+
+    url: str
+    headers: Dict[str, str | HeaderFile] = {}
+    verify: bool = True
+    """Whether the server has to prove with a certificate that it is the one meant."""
+    ca_file: Path | None = None
+    """Certificates of authorities to trust, PEM; none: those of the system."""
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be shown: a query may hold a secret."""
+        return self.url.partition("?")[0]
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.shown}>"  # never its headers
+
+
 class Function(msgspec.Struct, frozen=True, kw_only=True):
     """A handler's settings, checked. Seconds, MiB for ``memory`` (as AWS)."""
 
@@ -87,6 +113,10 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     credentials: str = "inherit"
     """``inherit`` or ``none``: whether children get the configured AWS chain."""
     aws: AwsSettings = AwsSettings()
+    endpoint: Endpoint | None = None
+    """Of a ``url`` function."""
+    lambda_arn: str = ""
+    """Of a ``lambda`` function: what Invoke is asked for, with its qualifier if there is one."""
     where: str = ""
     """``FILE:LINE`` where it is configured."""
 

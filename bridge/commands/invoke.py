@@ -88,6 +88,6 @@ async def invoke(function: Function, payload: bytes) -> Outcome:
         print(line, file=sys.stderr)
 
     async with Leash() as leash, Aws() as aws:
-        surroundings = Surroundings(leash, aws.credentials(function.aws), to_stderr)
+        surroundings = Surroundings(leash, aws.credentials(function.aws), to_stderr, aws)
         async with executor_class(function)(function, surroundings) as executor:
             return await executor.invoke(Invocation(payload, str(uuid.uuid4())))

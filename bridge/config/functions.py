@@ -7,10 +7,11 @@ import re
 import sys
 from pathlib import Path
 
-from bridge.config.aws import check_aws, partition_of
+from bridge.config.aws import check_aws
 from bridge.config.handler import check_handler, found
 from bridge.config.options import FunctionOptions
 from bridge.config.reader import Section, check_required, read, shown
+from bridge.config.remote import check_local, function_arn, remote_function
 from bridge.config.tree import Node, Scalar
 from bridge.function import AwsSettings, Function
 from bridge.nearest import did_you_mean
@@ -30,8 +31,8 @@ MOST_VARIABLE_BYTES = 4096
 """RT-23: names and values of all variables together."""
 
 _NOT_YET = frozenset({
-    "ProvisionedConcurrentExecutions", "DeadLetterConfig", "EventInvokeConfig", "command", "url", "lambda", "reload",
-    "versions", "aliases", "debug",
+    "ProvisionedConcurrentExecutions", "DeadLetterConfig", "EventInvokeConfig", "command", "reload", "versions",
+    "aliases", "debug",
 })  # fmt: skip
 _RUNTIMES_NOT_YET = ("nodejs", "provided")
 _WITHOUT_MEANING_HERE = frozenset({
@@ -41,19 +42,19 @@ _WITHOUT_MEANING_HERE = frozenset({
 })  # fmt: skip
 
 
-_OTHER_KINDS = ("url", "lambda", "command")
-
-
 def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Function:
     """The function of this name. ``aws`` are the top-level settings, with the region and account that its mappings give
     where the settings leave them open; relative paths start at ``folder``, which is absolute.
     """
     options = read(section, FunctionOptions, _refuse)
-    if not any(section.node(kind) for kind in _OTHER_KINDS):
-        check_required(FunctionOptions, section)
     check_aws(options.aws, section, "aws.")
     if options.aws.client:
         section.problem("aws.client", "a handler calls AWS by its own client; this is for mappings, or for all of them")
+    if section.node("url") or section.node("lambda"):
+        return remote_function(name, options, section, options.aws.over(aws), folder)
+    if not section.node("command"):
+        check_required(FunctionOptions, section)
+    check_local(section)
     _check_variables(options.Environment.Variables, section)
     kind = _kind(options, section)
     python = _interpreter(options, section, folder)
@@ -63,7 +64,7 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Fun
     settings = options.aws.over(aws)
     return Function(
         name=name,
-        arn=f"arn:{partition_of(settings.region)}:lambda:{settings.region}:{settings.account_id}:function:{name}",
+        arn=function_arn(name, settings),
         kind=kind,
         runtime=options.Runtime or "",
         handler=options.Handler or "",

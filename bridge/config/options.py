@@ -24,6 +24,20 @@ class EnvironmentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     ] = {}
 
 
+class HeaderOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A header whose value is kept in a file."""
+
+    file: Annotated[
+        str | None,
+        Meta(
+            description="File that holds the value, read for each request, so that it may be renewed.",
+            examples=["/run/credentials/bridge.service/worker-token"],
+            extra={"required": True},
+        ),
+    ] = None
+    prefix: Annotated[str, Meta(description="Text before it.", examples=["Bearer "])] = ""
+
+
 class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One function: AWS's names mean what they mean in CreateFunction, the others are the bridge's own."""
 
@@ -51,9 +65,51 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             extra={"required": True},
         ),
     ] = None
+    url: Annotated[
+        str | None,
+        Meta(
+            description="In place of Runtime, Handler and CodeUri: where events are POSTed. Lambda's runtime interface"
+            " emulator, or any web server: a 2xx body is the answer, 429 and 503 throttle, all else is an error.",
+            examples=["http://worker:8080/2015-03-31/functions/function/invocations"],
+        ),
+    ] = None
+    headers: Annotated[
+        dict[str, str | HeaderOptions],
+        Meta(
+            description="With url: headers of each request. A value is a text, or stands in a file: {file: PATH}, with"
+            " prefix: TEXT if something belongs before it.",
+            examples=[{"X-Stage": "${STAGE:-test}"}],
+        ),
+    ] = {}
+    verify: Annotated[
+        bool | None,
+        Meta(
+            description="With an https url: whether the server's certificate is checked. Default: true.",
+            examples=[True],
+        ),
+    ] = None
+    ca_file: Annotated[
+        str | None,
+        Meta(
+            description="With an https url: PEM file of the authorities to trust. Default: the system's.",
+            examples=["/etc/ssl/certs/private-ca.pem"],
+        ),
+    ] = None
+    lambda_: Annotated[
+        str | None,
+        Meta(
+            description="In place of Runtime, Handler and CodeUri: ARN of a function on AWS Lambda, which is invoked"
+            " there, by version or alias if the ARN ends in one.",
+            examples=["arn:aws:lambda:eu-west-1:123456789012:function:real"],
+        ),
+    ] = msgspec.field(default=None, name="lambda")
     Timeout: Annotated[
         Annotated[int, Meta(ge=1, le=900)],
-        Meta(description="Seconds that one invocation may take; then its environment is killed.", examples=[30]),
+        Meta(
+            description="Seconds that one invocation may take; then its environment is killed, or the request given up."
+            " Of a lambda function the default is 900: Lambda has a timeout of its own.",
+            examples=[30],
+        ),
     ] = 3
     MemorySize: Annotated[
         Annotated[int, Meta(ge=128, le=10240)],

@@ -94,6 +94,12 @@ def options_of(model: type[msgspec.Struct]) -> Dict[str, Any]:
     return {field.encode_name: field.type for field in msgspec.structs.fields(model)}
 
 
+@cache
+def _attributes_of(model: type[msgspec.Struct]) -> Dict[str, str]:
+    """File key -> attribute: ``lambda`` cannot be one."""
+    return {field.encode_name: field.name for field in msgspec.structs.fields(model)}
+
+
 def choices(type_: Any) -> tuple[Any, ...]:
     """The alternatives that a declared type allows, without null: ``Annotated[int | str | None, ...]`` -> int, str."""
     while get_origin(type_) is Annotated:
@@ -135,7 +141,8 @@ class _Reader:
                 value = self._value(node, known[key], join(path, key))
                 if value is not _BROKEN:
                     values[key] = value
-        return model(**values)
+        names = _attributes_of(model)
+        return model(**{names[key]: value for key, value in values.items()})
 
     def _unknown(self, key: str, node: Node, path: str, known: Dict[str, Any], refuse: Refuse | None) -> None:
         message = refuse(key, node) if refuse else None

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import FieldInfo
 
 from bridge.config.mappings import RESPONSE_ONLY
-from bridge.config.options import FunctionOptions, MappingOptions, Options
+from bridge.config.options import FunctionOptions, HeaderOptions, MappingOptions, Options
 from bridge.config.reader import is_required, metas, options_of, section_type
 from bridge.function import AwsSettings
 
@@ -35,9 +35,12 @@ def schema() -> str:
     root = definitions.pop(Options.__name__)
     mapping = definitions[MappingOptions.__name__]
     mapping["properties"] |= {key: {"description": "Dropped: AWS's answer."} for key in sorted(RESPONSE_ONLY)}
-    definitions[FunctionOptions.__name__]["required"] = [
-        key for key, type_ in options_of(FunctionOptions).items() if is_required(type_)
+    definitions[FunctionOptions.__name__]["anyOf"] = [
+        {"required": [key for key, type_ in options_of(FunctionOptions).items() if is_required(type_)]},
+        {"required": ["url"]},
+        {"required": ["lambda"]},
     ]
+    definitions[HeaderOptions.__name__]["required"] = ["file"]
     mapping["required"] = ["EventSourceArn"]
     mapping["anyOf"] = [{"required": ["FunctionName"]}, {"required": ["FunctionArn"]}]
     root["properties"]["admin"]["anyOf"].append({"const": False})  # how YAML 1.1 reads an unquoted off

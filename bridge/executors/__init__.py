@@ -11,12 +11,15 @@ from bridge.function import Function
 from bridge.invocation import Invocation, Outcome
 
 if TYPE_CHECKING:
+    from bridge.aws import Aws
     from bridge.executors.credentials import CredentialSource
     from bridge.executors.output import OutputSink
     from bridge.leash import Leash
 
 EXECUTORS = {
     "python": "bridge.executors.process:ProcessExecutor",
+    "url": "bridge.executors.http:HttpExecutor",
+    "lambda": "bridge.executors.aws_lambda:LambdaExecutor",
 }
 """``Function.kind`` -> ``module:Class``."""
 
@@ -30,6 +33,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     """The AWS chain that ``function.aws`` describes; none: children get no keys."""
     output: OutputSink | None = None
     """Where lines of handlers go; none: to the log."""
+    aws: Aws | None = None
+    """For functions that run on AWS."""
 
 
 class Environments(NamedTuple):

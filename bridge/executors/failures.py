@@ -18,6 +18,9 @@ SHOWN = 200
 """Characters of an error message that are logged."""
 
 
+_KINDS: dict[str, FailureKind] = {"Sandbox.Timedout": "timeout", "Runtime.ExitError": "exit"}
+
+
 class _ErrorObject(msgspec.Struct):
     """What errors have in common (INV-21)."""
 
@@ -35,6 +38,18 @@ class Failures:
     def posted(self, invocation: Invocation, error: bytes, duration: float = 0.0, tail: bytes = b"") -> Failed:
         """The runtime reported an error: its bytes are the payload (RT-5)."""
         return self._failed("function", error or b"{}", invocation, duration, tail)
+
+    def reported(
+        self, invocation: Invocation, error: bytes, duration: float, *, tail: bytes = b"", version: str = "$LATEST"
+    ) -> Failed:
+        """Whoever ran it elsewhere reported an error object; its type says how it ended (INV-23, INV-24)."""
+        kind = _KINDS.get(parse_error(error).errorType, "function")
+        return self._failed(kind, error or b"{}", invocation, duration, tail, version)
+
+    def told(self, kind: FailureKind, error_type: str, message: str, invocation: Invocation, duration: float) -> Failed:
+        """What we found out ourselves about an invocation elsewhere, as an error object."""
+        error = msgspec.json.encode({"errorType": error_type, "errorMessage": message})
+        return self._failed(kind, error, invocation, duration, b"")
 
     def too_large(self, invocation: Invocation, duration: float, tail: bytes) -> Failed:
         """The answer was longer than AWS allows (INV-9)."""
@@ -59,7 +74,15 @@ class Failures:
         error = _platform_error("Runtime.InvalidEntrypoint", invocation, why)
         return self._failed("unreachable", error, invocation, 0.0, b"")
 
-    def _failed(self, kind: FailureKind, error: bytes, invocation: Invocation, duration: float, tail: bytes) -> Failed:
+    def _failed(
+        self,
+        kind: FailureKind,
+        error: bytes,
+        invocation: Invocation,
+        duration: float,
+        tail: bytes,
+        version: str = "$LATEST",
+    ) -> Failed:
         shown = parse_error(error)
         message = shown.errorMessage.replace(f"RequestId: {invocation.request_id} Error: ", "")
         self._once.log(
@@ -73,7 +96,7 @@ class Failures:
             message=message if len(message) <= SHOWN else f"{message[:SHOWN]}…",
             duration_ms=round(duration * 1000, 2),
         )
-        return Failed(kind, error, invocation.request_id, duration=duration, log_tail=tail)
+        return Failed(kind, error, invocation.request_id, version, duration, tail)
 
 
 def parse_error(error: bytes) -> _ErrorObject:
