@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import io
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +18,8 @@ from bridge.function import Function
 from bridge.invocation import Failed, FailureKind, Invocation, Outcome, Succeeded
 
 PAYLOAD_LIMIT = 6_291_456  # INV-8
+PIECE = 256 * 1024
+"""Bytes of an event that are sent at once."""
 
 FINAL = frozenset({
     "InvalidRequestContentException", "RecursiveInvocationException", "RequestTooLargeException",
@@ -67,7 +69,9 @@ class LambdaExecutor:
             return self._failures.told("function", "RequestTooLargeException", message, invocation, 0.0)
         if self._calls.closed:
             return self._not_run("unreachable", invocation, f"the function {self.function.name} is being closed")
-        request = {**self._request, "Payload": invocation.payload or b"{}"}  # INV-6
+        payload = invocation.payload or b"{}"  # INV-6
+        # A long event goes out in pieces, between which others get their turn.
+        request = {**self._request, "Payload": io.BytesIO(payload) if len(payload) > PIECE else payload}
         answer: dict[str, Any] = {}
         ready = False
 
@@ -118,7 +122,7 @@ class LambdaExecutor:
         """The end of the function's log (INV-30), whose lines go where those of our own environments go."""
         try:
             tail = base64.b64decode(encoded)
-        except binascii.Error:
+        except ValueError:
             return b""
         for line in tail.decode(errors="replace").splitlines():
             if line and not line.startswith(PLATFORM_LINES):

@@ -3,6 +3,7 @@ a plain web server."""
 
 from __future__ import annotations
 
+import io
 import ssl
 import time
 from types import SimpleNamespace, TracebackType
@@ -29,6 +30,8 @@ CONNECT_LIMIT = 10.0
 IDLE_LIMIT = 1.5
 """Seconds that an unused connection is kept: less than common servers do (2 s and more). A request on a connection that
 its server is just closing is lost, and nobody can say whether it was read."""
+PIECE = 256 * 1024
+"""Bytes of an event that are sent at once."""
 HEADER_FILE_LIMIT = 64 * 1024
 
 
@@ -159,7 +162,7 @@ class HttpExecutor:
         """The request, not yet made. Raises OSError when a header's file cannot be read."""
         return self._session.post(
             self._endpoint.url,
-            data=invocation.payload or b"{}",  # INV-6
+            data=_body(invocation.payload),
             headers=headers(self.function, self._endpoint, invocation, time.time() + self.function.timeout),
             allow_redirects=False,
             trace_request_ctx=sent,
@@ -215,6 +218,11 @@ def headers(function: Function, endpoint: Endpoint, invocation: Invocation, dead
     return {name: value for name, value in given.items() if name.lower() not in taken} | {
         name: _header(value) for name, value in endpoint.headers.items()
     }
+
+
+def _body(payload: bytes) -> bytes | io.BytesIO:
+    """A long event goes out in pieces, between which others get their turn."""
+    return io.BytesIO(payload) if len(payload) > PIECE else payload or b"{}"  # INV-6
 
 
 def _header(value: str | HeaderFile) -> str:
