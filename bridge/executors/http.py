@@ -4,6 +4,7 @@ a plain web server."""
 from __future__ import annotations
 
 import io
+import os
 import ssl
 import time
 from types import SimpleNamespace, TracebackType
@@ -257,10 +258,18 @@ def _explained(error: Exception) -> str:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return f"no connection within {CONNECT_LIMIT:g} seconds"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return str(error.os_error.strerror or error.os_error)
+        return _cause(error.os_error)
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection"
     return f"{type(error).__name__}: {error}"[:200]
+
+
+def _cause(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}"
+    if error.errno and error.errno > 0:  # asyncio puts the address in place of the system's words
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 async def _on_sent(_session: object, context: SimpleNamespace, _parameters: object) -> None:

@@ -62,7 +62,7 @@ class Far:
                 text = "Response payload size exceeded maximum allowed payload size (6291556 bytes)."
                 error = {"errorMessage": text, "errorType": "Function.ResponseSizeTooLarge"}
         except Raised as raised:
-            error = {"errorMessage": str(raised), "errorType": "ValueError", "requestId": "", "stackTrace": []}
+            error = {"errorMessage": str(raised), "errorType": "ValueError", "requestId": ""}
         if error is not None:
             result = json.dumps(error).encode()
         if request.path.startswith("/plain"):
@@ -103,7 +103,7 @@ async def sleeps(event: Any) -> bytes:
 
 
 async def large(event: Any) -> bytes:
-    return b'"' + b"x" * (event["bytes"] - 2) + b'"'
+    return b'"%s"' % (b"x" * (int(event["bytes"]) - 2))
 
 
 async def prose(event: Any) -> bytes:

@@ -282,7 +282,7 @@ async def test_refused() -> None:
             outcome = await executor.invoke(invocation())
     assert isinstance(outcome, Failed)
     assert (outcome.kind, outcome.ran) == ("unreachable", False)
-    assert "was not called: Connect" in error(outcome)["errorMessage"]
+    assert error(outcome)["errorMessage"].endswith("/x was not called: Connection refused")
     assert "hush" not in error(outcome)["errorMessage"]
 
 
