@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -128,3 +131,92 @@ def test_whatever_a_client_sends_the_listener_serves_the_next_one(pieces: list[b
 
     asyncio.run(attack())
     assert troubles == []
+
+
+async def test_clients_that_drip_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many slow clients as there are places, each sending a byte now and then, for which nobody gets more time."""
+    monkeypatch.setattr(runtime_api, "PACE", 0.4)
+    async with invoked() as (api, heard, runtime), anyio.create_task_group() as group:
+        ended = 0
+
+        async def drip() -> None:
+            nonlocal ended
+            async with Client(api) as slow:
+                with suppress(ConnectionError):
+                    for byte in b"POST /2018-06-01/runtime/init/error HTTP/1.1\r\nContent-Length: 1000\r\n\r\n":
+                        await slow.send(bytes([byte]))
+                        await anyio.sleep(0.02)
+                        if slow.reader.at_eof():
+                            break
+                    await slow.reader.read()
+            ended += 1
+
+        for _ in range(runtime_api.CONNECTIONS - len(api.connections)):
+            group.start_soon(drip)
+        with anyio.fail_after(20):
+            while len(api.connections) < runtime_api.CONNECTIONS:
+                await anyio.sleep(0.01)
+        assert (await runtime.ask(post(f"invocation/{ID}/response", b"[1]"))).status == 202
+        with anyio.fail_after(20):
+            while len(api.connections) > 1:
+                await anyio.sleep(0.01)
+        async with Client(api) as client:
+            assert (await client.ask(b"GET /ping HTTP/1.1\r\n\r\n")).body == b"pong"
+    assert ended == runtime_api.CONNECTIONS - 1
+    assert heard.answers == [Answer("response", b"[1]")]
+
+
+ACCEPTED_AT_ONCE = 100
+"""Connections that asyncio accepts in one turn; those without a place are gone in the next."""
+FLOOD = """
+import asyncio, resource, sys
+host, port, path, count = *sys.argv[1].split(":"), sys.argv[2], int(sys.argv[3])
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+body = b"x" * 10_000
+request = b"POST %s HTTP/1.1\\r\\nContent-Length: %d\\r\\n\\r\\n" % (path.encode(), len(body)) + body
+heard = {}
+
+async def ask():
+    try:
+        async with asyncio.timeout(3):  # the system itself keeps those waiting for whom there is no room
+            reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request)
+        answer = (await reader.readline())[9:12].decode()
+        writer.transport.abort()
+    except OSError:
+        answer = "dropped"
+    heard[answer or "dropped"] = heard.get(answer or "dropped", 0) + 1
+
+async def main():
+    await asyncio.gather(*(ask() for _ in range(count)))
+
+asyncio.run(main())
+print(heard.pop("400", 0), heard.pop("dropped", 0), heard)
+"""
+
+
+async def test_ten_thousand_requests_at_once_are_bounded() -> None:
+    """Whoever has a place gets its answer, the others are dropped; nothing is kept, and the invocation goes on."""
+    async with invoked() as (api, heard, runtime):
+        most = 0
+        tracemalloc.start()
+        try:
+            where = (api.address, "/2018-06-01/runtime/invocation/other/response", "10000")
+            flood = await asyncio.create_subprocess_exec(sys.executable, "-c", FLOOD, *where, stdout=subprocess.PIPE)
+            ending = asyncio.ensure_future(flood.communicate())
+            while not ending.done():
+                most = max(most, len(api.connections))
+                await asyncio.sleep(0.001)
+            told, _ = await ending
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        served, dropped, others = told.split(None, 2)
+        assert int(served) + int(dropped) == 10_000
+        assert int(served) > 0
+        assert others.strip() == b"{}"
+        assert most <= runtime_api.CONNECTIONS + ACCEPTED_AT_ONCE
+        assert peak < 16 << 20
+        assert (await runtime.ask(post(f"invocation/{ID}/response", b"[1]"))).status == 202
+    assert heard.answers == [Answer("response", b"[1]")]
