@@ -216,7 +216,7 @@ class ServiceApi:
                 return await fast.call(operation, params)
             except OddAnswer as odd:
                 self._give_up_fast(operation, odd, perf_counter() - began)
-        answer = await client.methods[operation](**params)
+        answer = await client.call(operation, params)
         answer.pop("ResponseMetadata", None)
         return answer
 

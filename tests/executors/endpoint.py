@@ -15,6 +15,13 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
+from bridge.executors import Surroundings
+from bridge.executors.http import HttpExecutor
+from bridge.function import Endpoint, Function
+from bridge.leash import Leash
+from tests.contracts.executor import PATIENCE
+from tests.executors.surroundings import ARN
+
 VERSION = "$LATEST"
 
 
@@ -145,3 +152,13 @@ async def far(ssl: Any = None) -> AsyncIterator[Far]:
         yield server
     finally:
         await runner.cleanup()
+
+
+def behind(url: str, *, timeout: float = PATIENCE, **endpoint: Any) -> Function:
+    return Function(name="worker", arn=ARN, kind="url", timeout=timeout, endpoint=Endpoint(url=url, **endpoint))
+
+
+@asynccontextmanager
+async def calling(function: Function) -> AsyncIterator[HttpExecutor]:
+    async with HttpExecutor(function, Surroundings(Leash())) as executor:
+        yield executor
