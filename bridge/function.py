@@ -84,6 +84,10 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout: float = 300.0
     python: str | None = None
     """Interpreter of python runtimes; none: the bridge's own."""
+    node: str | None = None
+    """Interpreter of nodejs runtimes; none: the one on the path."""
+    command: tuple[str, ...] = ()
+    """What provided runtimes start; empty: ``bootstrap`` in ``code``."""
     credentials: str = "inherit"
     """``inherit`` or ``none``: whether children get the configured AWS chain."""
     aws: AwsSettings = AwsSettings()

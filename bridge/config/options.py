@@ -30,7 +30,8 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     Runtime: Annotated[
         str | None,
         Meta(
-            description="Language and version of the handler: python3.9 and later.",
+            description="Language and version of the handler: python3.9 and later, nodejs18.x and later, or provided.*"
+            " for a program that speaks the Lambda Runtime API itself.",
             examples=["python3.11"],
             extra={"required": True},
         ),
@@ -38,7 +39,8 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     Handler: Annotated[
         str | None,
         Meta(
-            description="Module and function that handle events: app.handler is handler() in app.py.",
+            description="Module and function that handle events: app.handler is handler() in app.py or app.mjs. A"
+            " provided runtime gets it as it is, and may go without.",
             examples=["app.handler"],
             extra={"required": True},
         ),
@@ -46,7 +48,8 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     CodeUri: Annotated[
         str | None,
         Meta(
-            description="Folder of the code, relative to this file.",
+            description="Folder of the code, relative to this file. For a provided runtime without a command it holds"
+            " the executable bootstrap.",
             examples=["./examples/handlers"],
             extra={"required": True},
         ),
@@ -75,6 +78,21 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             examples=["/srv/app/.venv/bin/python"],
         ),
     ] = None
+    node: Annotated[
+        str | None,
+        Meta(
+            description="Interpreter of nodejs runtimes, by path or by name. Default: the node that is on the PATH.",
+            examples=["/opt/node20/bin/node"],
+        ),
+    ] = None
+    command: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="What a provided runtime starts in place of bootstrap: a program, relative to this file or on"
+            " the PATH, and its arguments.",
+            examples=[["./bin/worker", "--flag"]],
+        ),
+    ] = ()
     max_environments: Annotated[
         Annotated[int, Meta(ge=1, le=10000)],
         Meta(

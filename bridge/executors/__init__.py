@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 EXECUTORS = {
     "python": "bridge.executors.process:ProcessExecutor",
+    "nodejs": "bridge.executors.process:ProcessExecutor",
+    "provided": "bridge.executors.process:ProcessExecutor",
 }
 """``Function.kind`` -> ``module:Class``."""
 

@@ -21,17 +21,48 @@ _SERVICE_IDS = {"dynamodbstreams": "DYNAMODB_STREAMS", "events": "EVENTBRIDGE"}
 """Where the name of a service's client and its variable ``AWS_ENDPOINT_URL_<SERVICE>`` differ by more than case."""
 
 
-def interpreter(function: Function) -> str:
-    """The Python that runs the function. Raises UsageError when there is none at that path."""
-    if function.python is None:
-        return sys.executable
-    found = shutil.which(function.python)
+def command(function: Function) -> tuple[str, ...]:
+    """What is started for the function. Raises UsageError when it is not there.
+
+    ``AWS_LAMBDA_EXEC_WRAPPER`` (RT-24) is started through ``env``, which ends with status 127 as Lambda's own start
+    script does when the wrapper is missing.
+    """
+    words = _COMMANDS[function.kind](function)
+    wrapper = function.environment.get(WRAPPER)
+    return ("/usr/bin/env", "--", wrapper, *words) if wrapper and function.kind != "provided" else words
+
+
+def _python(function: Function) -> tuple[str, ...]:
+    found = sys.executable
+    if function.python is not None:
+        advice = "give the path of a Python interpreter, or leave it out for the bridge's own"
+        found = _program(function, "python", function.python, advice)
+    return found, "-u", str(RUNTIMES / "python.py")
+
+
+def _nodejs(function: Function) -> tuple[str, ...]:
+    advice = "install Node.js, or give the path of its interpreter"
+    return _program(function, "node", function.node or "node", advice), str(RUNTIMES / "node.mjs")
+
+
+def _provided(function: Function) -> tuple[str, ...]:
+    if function.command:
+        program, *arguments = function.command
+        return _program(function, "command", program, "name a program that may be executed"), *arguments
+    bootstrap = str(code_folder(function) / "bootstrap")
+    return (_program(function, "CodeUri", bootstrap, "put a program of this name there, and chmod +x it"),)
+
+
+_COMMANDS = {"python": _python, "nodejs": _nodejs, "provided": _provided}
+"""``Function.kind`` -> its command."""
+
+
+def _program(function: Function, option: str, name: str, advice: str) -> str:
+    """Where the program is; not resolved, as the link of a virtual environment is what makes it one."""
+    found = shutil.which(name)
     if found is None:
-        raise UsageError(
-            f"{_place(function)}.python: {function.python} is no executable file; "
-            "give the path of a Python interpreter, or leave it out for the bridge's own"
-        )
-    return str(Path(found).absolute())  # not resolved: the link of a virtual environment is what makes it one
+        raise UsageError(f"{_place(function)}.{option}: {name} is no executable file; {advice}")
+    return str(Path(found).absolute())
 
 
 def code_folder(function: Function) -> Path:
@@ -43,15 +74,6 @@ def code_folder(function: Function) -> Path:
             f"{_place(function)}.CodeUri: {folder} {what}; give the folder that holds the handler's module"
         )
     return folder
-
-
-def python_command(function: Function) -> tuple[str, ...]:
-    """Raises UsageError without an interpreter. ``AWS_LAMBDA_EXEC_WRAPPER`` (RT-24) is started through ``env``, which
-    ends with status 127 as Lambda's own start script does when the wrapper is missing.
-    """
-    command = (interpreter(function), "-u", str(RUNTIMES / "python.py"))
-    wrapper = function.environment.get(WRAPPER)
-    return ("/usr/bin/env", "--", wrapper, *command) if wrapper else command
 
 
 def variables(function: Function, folder: Path, credentials: Dict[str, str], runtime_api: str) -> dict[str, str]:
@@ -87,7 +109,7 @@ def _reserved(function: Function, folder: Path, runtime_api: str) -> dict[str, s
         "LAMBDA_TASK_ROOT": str(folder),
         "LAMBDA_RUNTIME_DIR": str(RUNTIMES),
     }
-    if function.runtime:
+    if function.runtime and function.kind != "provided":  # RT-22: custom runtimes have none
         reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{function.runtime}"
     return reserved
 

@@ -18,7 +18,7 @@ from bridge.executors.credentials import ChildCredentials
 from bridge.executors.environment import Environment, Event, Exited, InitFailed, OutOfTime, Ready
 from bridge.executors.failures import Failures, parse_error
 from bridge.executors.idle import Idle
-from bridge.executors.launch import code_folder, python_command, variables
+from bridge.executors.launch import code_folder, command, variables
 from bridge.executors.output import Origin, log_line
 from bridge.executors.restarts import Restarts
 from bridge.executors.runtime_api import Answer
@@ -34,8 +34,8 @@ CREDENTIALS_LIMIT = 10.0
 CLOSING = 5.0
 """Seconds that killed processes get to disappear."""
 
-_AGENT = re.compile(r"bridge-python/(\d+\.\d+)").match
-_RUNTIME = re.compile(r"python(\d+\.\d+)$").match
+_AGENT = re.compile(r"bridge-(?:python/(\d+\.\d+)|nodejs/(\d+))").match
+_RUNTIME = re.compile(r"python(\d+\.\d+)$|nodejs(\d+)\.x$").match
 
 
 class _Started(NamedTuple):
@@ -74,7 +74,7 @@ class ProcessExecutor:
         return f"<ProcessExecutor {self.function.name}: {idle} idle, {busy} busy, {starting} starting>"
 
     async def __aenter__(self) -> Self:
-        self._command = python_command(self.function)
+        self._command = command(self.function)
         self._folder = code_folder(self.function)
         if self._credentials is not None:
             await self._stack.enter_async_context(self._credentials)
@@ -244,11 +244,11 @@ class ProcessExecutor:
         if self._version_compared or wanted is None or found is None:
             return
         self._version_compared = True
-        if wanted[1] != found[1]:
+        if wanted.groups() != found.groups():
             log.warning(
                 "runtime_version_differs",
                 function=self.function.name,
                 runtime=self.function.runtime,
-                interpreter=self.function.python or self._command[0],
-                version=found[1],
+                interpreter=self.function.python or self.function.node or self._command[0],
+                version=found[1] or found[2],
             )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridge.executors import Surroundings
-from bridge.executors.launch import python_command, variables
+from bridge.executors.launch import command, variables
 from bridge.executors.process import ProcessExecutor
 from bridge.function import Function
 from bridge.invocation import Invocation
@@ -116,9 +116,7 @@ async def aiohttp_web(function: Function) -> Any:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     address = f"127.0.0.1:{runner.addresses[0][1]}"
-    child = subprocess.Popen(
-        python_command(function), cwd=function.code, env=variables(function, function.code, {}, address)
-    )
+    child = subprocess.Popen(command(function), cwd=function.code, env=variables(function, function.code, {}, address))
 
     async def invoke(payload: bytes, request_id: str) -> Any:
         events.put_nowait((payload, request_id))

@@ -79,7 +79,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, options: str, part: str) -> None:
 @pytest.mark.parametrize(
     "option",
     ["ProvisionedConcurrentExecutions: 1", "DeadLetterConfig: {TargetArn: x}", "EventInvokeConfig: {}",
-     "command: [./x]", "url: 'http://x'", "lambda: 'arn:x'", "reload: true", "versions: {}", "aliases: {}",
+     "url: 'http://x'", "lambda: 'arn:x'", "reload: true", "versions: {}", "aliases: {}",
      "debug: true"],
 )  # fmt: skip
 def test_what_comes_later_says_so(tmp_path: Path, option: str) -> None:
@@ -91,7 +91,7 @@ def test_what_comes_later_may_be_switched_off(tmp_path: Path) -> None:
     assert worker(tmp_path, one("reload: false, url: null, debug: off")).kind == "python"
 
 
-@pytest.mark.parametrize("key", ["url: 'http://x'", "lambda: 'arn:x'", "command: [./x]"])
+@pytest.mark.parametrize("key", ["url: 'http://x'", "lambda: 'arn:x'"])
 def test_a_function_of_a_later_kind_has_one_problem(tmp_path: Path, key: str) -> None:
     assert "not implemented yet" in problem(tmp_path, f"functions: {{there: {{{key}}}}}")
 
@@ -112,22 +112,82 @@ class TestRuntimes:
 
     @pytest.mark.parametrize(
         "runtime",
-        ["pyton3.11", "python3.8", "python3", "python", "python3.011", "python2.7", "python3.11x", "ruby3.3", "''"],
+        [
+            "pyton3.11",
+            "python3.8",
+            "python3",
+            "python",
+            "python3.011",
+            "python2.7",
+            "python3.11x",
+            "ruby3.3",
+            "''",
+            "nodejs",
+            "nodejs16.x",
+            "nodejs20",
+            "nodejs020.x",
+            "node20.x",
+            "provided.AL2",
+            "providedal2",
+        ],
     )
     def test_others_name_the_known(self, tmp_path: Path, runtime: str) -> None:
         found = problem(tmp_path, one(runtime=runtime))
         assert "functions.worker.Runtime: no runtime " in found
         assert "known are: python3.9 to " in found
-        assert "nodejsX.x and provided.* are not implemented yet" in found
+        assert "nodejs18.x to nodejs24.x, provided.*" in found
 
     def test_with_the_nearest(self, tmp_path: Path) -> None:
         assert problem(tmp_path, one(runtime="pyton3.11")).endswith('; did you mean "python3.11"?')
 
-    @pytest.mark.parametrize("runtime", ["nodejs20.x", "provided.al2023"])
-    def test_later_ones(self, tmp_path: Path, runtime: str) -> None:
-        family = "nodejs" if "node" in runtime else "provided"
-        expected = f'"{runtime}": {family} runtimes are not implemented yet; known are: python3.9 to '
-        assert expected in problem(tmp_path, one(runtime=runtime))
+    @pytest.mark.parametrize("runtime", ["nodejs18.x", "nodejs20.x", "nodejs26.x"])
+    def test_node(self, tmp_path: Path, runtime: str) -> None:
+        (tmp_path / "app.mjs").touch()
+        function = worker(tmp_path, one(f"node: {sys.executable}", runtime))
+        assert (function.kind, function.node, function.runtime) == ("nodejs", sys.executable, runtime)
+
+    @pytest.mark.parametrize(
+        ("handler", "part"),
+        [
+            ("app", "is no handler; expected MODULE.FUNCTION"),
+            ("../app.handler", "is no handler; expected MODULE.FUNCTION"),
+            ("nowhere.handler", "nowhere.mjs, nor one that ends in .js or .cjs"),
+        ],
+    )
+    def test_node_handlers(self, tmp_path: Path, handler: str, part: str) -> None:
+        text = f"functions: {{worker: {{Runtime: nodejs20.x, Handler: {handler}, CodeUri: ., node: {sys.executable}}}}}"
+        assert part in problem(tmp_path, text)
+
+    @pytest.mark.parametrize("runtime", ["provided", "provided.al2", "provided.al2023"])
+    def test_a_bootstrap(self, tmp_path: Path, runtime: str) -> None:
+        text = f"functions: {{worker: {{Runtime: {runtime}, CodeUri: .}}}}"
+        where = "bridge.yaml:1: functions.worker.CodeUri: "
+        assert problem(tmp_path, text) == (
+            where + "bootstrap: no such file; put the runtime's program there, or name it with `command`"
+        )
+        (tmp_path / "bootstrap").touch(mode=0o600)
+        assert problem(tmp_path, text) == where + "bootstrap is not executable; chmod +x it"
+        (tmp_path / "bootstrap").chmod(0o700)
+        assert (worker(tmp_path, text).kind, worker(tmp_path, text).handler) == ("provided", "")
+
+    def test_a_command(self, tmp_path: Path) -> None:
+        (tmp_path / "worker").touch(mode=0o700)
+        function = worker(tmp_path, "functions: {worker: {command: [./worker, --flag]}}")
+        assert (function.kind, function.command) == ("provided", (str(tmp_path / "worker"), "--flag"))
+        assert (function.runtime, function.code) == ("", tmp_path)
+        function = worker(tmp_path, "functions: {worker: {Runtime: provided.al2023, command: [sh, -e]}}")
+        assert Path(function.command[0]).is_absolute()
+
+    @pytest.mark.parametrize(("option", "kind"), [("command: [./x]", "provided"), ("node: ./x", "nodejs")])
+    def test_options_of_other_runtimes_are_advice(self, tmp_path: Path, option: str, kind: str) -> None:
+        key = option.partition(":")[0]
+        expected = f"functions.worker.{key}: an option of {kind} runtimes; it has no effect on {RUNTIME}"
+        assert any(line.endswith(expected) for line in warnings(tmp_path, one(option)))
+
+    @pytest.mark.parametrize("command", ["[]", "[./nowhere]", "[no-such-program-here, x]"])
+    def test_a_command_that_is_not_there(self, tmp_path: Path, command: str) -> None:
+        found = problems(tmp_path, f"functions: {{worker: {{command: {command}}}}}")
+        assert any("functions.worker.command: " in line or "Runtime is missing" in line for line in found)
 
     def test_another_version_than_the_bridges_own_is_advice(self, tmp_path: Path) -> None:
         advice = [line for line in warnings(tmp_path, one(runtime="python3.99")) if "Runtime" in line]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridge.executors.launch import RUNTIMES, code_folder, interpreter, python_command, variables
+from bridge.executors.launch import RUNTIMES, code_folder, command, variables
 from bridge.function import AwsSettings
 from tests.contracts.executor import answer, invocation
 from tests.executors.surroundings import HANDLERS, function, running
@@ -107,14 +107,27 @@ def test_without_the_chain_nothing_of_it_is_there(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_interpreter_is_ours_unless_one_is_named() -> None:
-    assert interpreter(function("app.handler")) == sys.executable
-    assert interpreter(function("app.handler", python="sh")) in ("/bin/sh", "/usr/bin/sh")
-    assert python_command(function("app.handler")) == (sys.executable, "-u", str(RUNTIMES / "python.py"))
+    client = ("-u", str(RUNTIMES / "python.py"))
+    assert command(function("app.handler")) == (sys.executable, *client)
+    assert command(function("app.handler", python="sh")) in (("/bin/sh", *client), ("/usr/bin/sh", *client))
 
 
 def test_the_link_of_a_virtual_environment_is_kept(tmp_path: Path) -> None:
     (tmp_path / "python").symlink_to(sys.executable)
-    assert interpreter(function("app.handler", python=str(tmp_path / "python"))) == str(tmp_path / "python")
+    assert command(function("app.handler", python=str(tmp_path / "python")))[0] == str(tmp_path / "python")
+
+
+def test_custom_runtimes_have_no_execution_environment() -> None:  # RT-22
+    found = seen(kind="provided", runtime="provided.al2023")
+    assert not {"AWS_EXECUTION_ENV", "_X_AMZN_TRACE_ID"} & found.keys()
+    assert seen(kind="nodejs", runtime="nodejs20.x")["AWS_EXECUTION_ENV"] == "AWS_Lambda_nodejs20.x"
+
+
+@pytest.mark.parametrize("kind", ["python", "nodejs", "provided"])
+def test_a_wrapper_starts_runtimes_of_aws(kind: str) -> None:  # RT-24
+    given = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/wrapper"}
+    words = command(function("app.handler", kind=kind, environment=given, node="sh", command=("sh", "-e")))
+    assert (words[:3] == ("/usr/bin/env", "--", "/opt/wrapper")) == (kind != "provided")
 
 
 def test_the_code_folder_is_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
