@@ -64,6 +64,18 @@ class AwsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return msgspec.structs.replace(base, **{**given, "endpoint_urls": {**inherited, **self.endpoint_urls}})
 
 
+class Logging(msgspec.Struct, frozen=True, kw_only=True):
+    """How a function logs (RT-54, RT-55). ``application`` empty: all levels."""
+
+    json: bool = False
+    application: str = ""
+    """The least level of the handler's own lines: TRACE, DEBUG, INFO, WARN, ERROR or FATAL."""
+    system: str = "INFO"
+    """The least level of the platform's lines: DEBUG, INFO or WARN."""
+    group: str = ""
+    """``AWS_LAMBDA_LOG_GROUP_NAME``, where it is not the usual one."""
+
+
 class Function(msgspec.Struct, frozen=True, kw_only=True):
     """A handler's settings, checked. Seconds, MiB for ``memory`` (as AWS)."""
 
@@ -91,6 +103,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     credentials: str = "inherit"
     """``inherit`` or ``none``: whether children get the configured AWS chain."""
     aws: AwsSettings = AwsSettings()
+    logging: Logging = Logging()
     where: str = ""
     """``FILE:LINE`` where it is configured."""
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from bridge.config.aws import check_aws, partition_of
 from bridge.config.handler import check_bootstrap, check_handler, check_node_handler, found
-from bridge.config.options import FunctionOptions
+from bridge.config.options import FunctionOptions, LoggingOptions
 from bridge.config.reader import Section, check_required, read
 from bridge.config.runtimes import needless, programs
 from bridge.config.tree import Node, Scalar
-from bridge.function import AwsSettings, Function
+from bridge.function import AwsSettings, Function, Logging
 
 RESERVED_VARIABLES = frozenset({
     "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV", "AWS_LAMBDA_FUNCTION_NAME",
@@ -30,7 +30,7 @@ _NOT_YET = frozenset({
 })  # fmt: skip
 _WITHOUT_MEANING_HERE = frozenset({
     "Architectures", "Code", "CodeSigningConfigArn", "CodeSize", "Description", "EphemeralStorage", "FileSystemConfigs",
-    "FunctionName", "ImageConfig", "KMSKeyArn", "LastModified", "Layers", "LoggingConfig", "PackageType", "Publish",
+    "FunctionName", "ImageConfig", "KMSKeyArn", "LastModified", "Layers", "PackageType", "Publish",
     "Role", "RuntimeManagementConfig", "SnapStart", "Tags", "TracingConfig", "Version", "VpcConfig",
 })  # fmt: skip
 
@@ -76,6 +76,7 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Fun
         command=runs.command,
         credentials=options.credentials,
         aws=settings,
+        logging=_logging(options.LoggingConfig, section),
         where=str(section.place),
     )
 
@@ -87,6 +88,19 @@ def _refuse(key: str, node: Node) -> str | None:
     if key in _WITHOUT_MEANING_HERE:
         return "an option of AWS Lambda that has no meaning here; remove it"
     return None
+
+
+def _logging(options: LoggingOptions, section: Section) -> Logging:
+    is_json = options.LogFormat == "JSON"
+    for key in ("ApplicationLogLevel", "SystemLogLevel"):
+        if getattr(options, key) and not is_json:  # RT-55
+            section.problem(f"LoggingConfig.{key}", "levels need LogFormat JSON; add it, or remove this")
+    return Logging(
+        json=is_json,
+        application=(options.ApplicationLogLevel or "INFO") if is_json else "",
+        system=options.SystemLogLevel or "INFO",
+        group=options.LogGroup or "",
+    )
 
 
 def _check_variables(variables: dict[str, str], section: Section) -> None:

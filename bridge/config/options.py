@@ -24,6 +24,30 @@ class EnvironmentOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     ] = {}
 
 
+class LoggingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the handler and the platform log (LoggingConfig of CreateFunction)."""
+
+    LogFormat: Annotated[
+        Literal["Text", "JSON"],
+        Meta(description="Text, or JSON with one object a line.", examples=["JSON"]),
+    ] = "Text"
+    ApplicationLogLevel: Annotated[
+        Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] | None,
+        Meta(description="Least level of the handler's lines; only with JSON. Default: INFO.", examples=["WARN"]),
+    ] = None
+    SystemLogLevel: Annotated[
+        Literal["DEBUG", "INFO", "WARN"] | None,
+        Meta(description="Least level of the platform's lines; only with JSON. Default: INFO.", examples=["WARN"]),
+    ] = None
+    LogGroup: Annotated[
+        str | None,
+        Meta(
+            description="Log group that the handler is told. Default: /aws/lambda/ and the function's name.",
+            examples=["/my/group"],
+        ),
+    ] = None
+
+
 class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One function: AWS's names mean what they mean in CreateFunction, the others are the bridge's own."""
 
@@ -71,6 +95,15 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             examples=[4],
         ),
     ] = None
+    LoggingConfig: Annotated[
+        LoggingOptions,
+        Meta(
+            description="How the handler and the platform log: as text, or as JSON with a least level for each.",
+            examples=[
+                {"LogFormat": "JSON", "ApplicationLogLevel": "WARN", "SystemLogLevel": "WARN", "LogGroup": "/my/group"}
+            ],
+        ),
+    ] = LoggingOptions()
     python: Annotated[
         str | None,
         Meta(

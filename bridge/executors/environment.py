@@ -8,14 +8,18 @@ from collections.abc import Callable, Mapping as Dict, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from bridge.executors.child import Child
 from bridge.executors.failures import exit_text
-from bridge.executors.log_tail import LogTail, report
+from bridge.executors.log_tail import LogTail, Report, Status
 from bridge.executors.output import Origin, Output, OutputSink
 from bridge.executors.runtime_api import Answer, RuntimeApi
 from bridge.function import Function
 from bridge.invocation import Invocation
 from bridge.leash import Leash
+
+log = structlog.get_logger()
 
 HANG_UP = 1.0
 """Seconds after its end in which what a process had sent is still read."""
@@ -69,7 +73,7 @@ class Environment:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._api = RuntimeApi(self, function.arn)
-        self._tail = LogTail()
+        self._tail = LogTail(function.logging, self._tell)
         self._waiter: asyncio.Future[Event] | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._over: Event | None = None
@@ -165,13 +169,13 @@ class Environment:
             await self._output.passed_on()
         return event
 
-    def log_tail(self, status: str = "") -> bytes:
+    def log_tail(self, status: Status = "success", error_type: str = "") -> bytes:
         """The end of the log of the invocation that is over (INV-30)."""
         now = self._loop.time()
         if now - self._memory_at >= MEMORY_EVERY:
             self._memory, self._memory_at = self._child.peak_memory() or self._memory, now
         init, self.init_duration = self.init_duration, None
-        return self._tail.end(report(self.duration, init, self._function.memory, self._memory, status))
+        return self._tail.end(Report(self.duration, init, self._function.memory, self._memory, status, error_type))
 
     def kill(self) -> None:
         """All processes of it, at once (RT-36)."""
@@ -253,6 +257,10 @@ class Environment:
             self._ended(self)
         else:  # its last lines are passed on a few in each turn of the loop
             self._loop.call_soon(self._leave)
+
+    def _tell(self, line: str) -> None:
+        mapping, request_id = self._output.origin
+        log.debug("platform", function=self._function.name, mapping=mapping, request_id=request_id, line=line)
 
     def _wait(self) -> asyncio.Future[Event]:
         self._waiter = self._loop.create_future()

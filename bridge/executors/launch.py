@@ -85,6 +85,7 @@ def variables(function: Function, folder: Path, credentials: Dict[str, str], run
         "LANG": "en_US.UTF-8",  # RT-21
         "TZ": ":UTC",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        **_logging(function),
         **_chain(function),
         **function.environment,
         **_reserved(function, folder, runtime_api),
@@ -103,7 +104,7 @@ def _reserved(function: Function, folder: Path, runtime_api: str) -> dict[str, s
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
+        "AWS_LAMBDA_LOG_GROUP_NAME": function.logging.group or f"/aws/lambda/{function.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{secrets.token_hex(16)}",
         "AWS_LAMBDA_RUNTIME_API": runtime_api,
         "LAMBDA_TASK_ROOT": str(folder),
@@ -112,6 +113,13 @@ def _reserved(function: Function, folder: Path, runtime_api: str) -> dict[str, s
     if function.runtime and function.kind != "provided":  # RT-22: custom runtimes have none
         reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{function.runtime}"
     return reserved
+
+
+def _logging(function: Function) -> dict[str, str]:
+    """RT-21."""
+    if not function.logging.json:
+        return {}
+    return {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": function.logging.application or "INFO"}
 
 
 def _chain(function: Function) -> dict[str, str]:

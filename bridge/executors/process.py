@@ -140,13 +140,16 @@ class ProcessExecutor:
             case Answer("response", body):
                 return Succeeded(body, invocation.request_id, duration=duration, log_tail=environment.log_tail())
             case Answer("error", body):
-                return self._failures.posted(invocation, body, duration, environment.log_tail())
+                tail = environment.log_tail("error", parse_error(body).errorType)
+                return self._failures.posted(invocation, body, duration, tail)
             case Answer():
-                return self._failures.too_large(invocation, duration, environment.log_tail())
+                tail = environment.log_tail("error", "Function.ResponseSizeTooLarge")
+                return self._failures.too_large(invocation, duration, tail)
             case InitFailed(error):
-                return self._failures.posted(invocation, error, duration, environment.log_tail())
+                tail = environment.log_tail("error", parse_error(error).errorType)
+                return self._failures.posted(invocation, error, duration, tail)
             case Exited(status):
-                tail = environment.log_tail("error\tError Type: Runtime.ExitError")  # RT-51
+                tail = environment.log_tail("failure", "Runtime.ExitError")
                 return self._failures.exited(invocation, status, duration, tail)
             case OutOfTime():
                 return self._failures.timed_out(invocation, duration, environment.log_tail("timeout"))

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.config.functions import RESERVED_VARIABLES
 from bridge.executors import EXECUTORS
-from bridge.function import Function
+from bridge.function import Function, Logging
 from bridge.settings import Settings, load
 from tests.configured import HOME, QUEUE, RUNTIME, mapped, problem, problems, settings, warnings, write
 
@@ -85,6 +85,22 @@ def test_what_is_wrong_is_said(tmp_path: Path, options: str, part: str) -> None:
 def test_what_comes_later_says_so(tmp_path: Path, option: str) -> None:
     key = option.partition(":")[0]
     assert problem(tmp_path, one(option)) == f"bridge.yaml:1: functions.worker.{key}: not implemented yet; remove it"
+
+
+def test_logging(tmp_path: Path) -> None:  # RT-55
+    assert worker(tmp_path, one()).logging == Logging()
+    text = "LoggingConfig: {LogFormat: JSON, ApplicationLogLevel: TRACE, SystemLogLevel: WARN, LogGroup: /a/b}"
+    expected = Logging(json=True, application="TRACE", system="WARN", group="/a/b")
+    assert worker(tmp_path, one(text)).logging == expected
+    assert worker(tmp_path, one("LoggingConfig: {LogFormat: JSON}")).logging == Logging(json=True, application="INFO")
+
+
+@pytest.mark.parametrize("key", ["ApplicationLogLevel", "SystemLogLevel"])
+def test_levels_need_json(tmp_path: Path, key: str) -> None:  # RT-55
+    expected = (
+        f"bridge.yaml:1: functions.worker.LoggingConfig.{key}: levels need LogFormat JSON; add it, or remove this"
+    )
+    assert problem(tmp_path, one(f"LoggingConfig: {{{key}: INFO}}")) == expected
 
 
 def test_what_comes_later_may_be_switched_off(tmp_path: Path) -> None:
