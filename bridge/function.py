@@ -92,6 +92,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     environment: Dict[str, str] = {}
     reserved_concurrency: int | None = None
     """``ReservedConcurrentExecutions``; 0 throttles everything."""
+    provisioned: int = 0
+    """``ProvisionedConcurrentExecutions``: environments that are started ahead and kept."""
     max_environments: int = 16
     idle_timeout: float = 300.0
     python: str | None = None
@@ -100,6 +102,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     """Interpreter of nodejs runtimes; none: the one on the path."""
     command: tuple[str, ...] = ()
     """What provided runtimes start; empty: ``bootstrap`` in ``code``."""
+    reload: bool = False
+    """Whether environments are replaced when the code changes."""
     credentials: str = "inherit"
     """``inherit`` or ``none``: whether children get the configured AWS chain."""
     aws: AwsSettings = AwsSettings()

@@ -25,7 +25,7 @@ MOST_VARIABLE_BYTES = 4096
 """RT-23: names and values of all variables together."""
 
 _NOT_YET = frozenset({
-    "ProvisionedConcurrentExecutions", "DeadLetterConfig", "EventInvokeConfig", "url", "lambda", "reload",
+    "DeadLetterConfig", "EventInvokeConfig", "url", "lambda",
     "versions", "aliases", "debug",
 })  # fmt: skip
 _WITHOUT_MEANING_HERE = frozenset({
@@ -38,9 +38,10 @@ _WITHOUT_MEANING_HERE = frozenset({
 _OTHER_KINDS = ("url", "lambda")
 
 
-def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Function:
+def function(name: str, section: Section, aws: AwsSettings, folder: Path, *, local: bool = False) -> Function:
     """The function of this name. ``aws`` are the top-level settings, with the region and account that its mappings give
-    where the settings leave them open; relative paths start at ``folder``, which is absolute.
+    where the settings leave them open; relative paths start at ``folder``, which is absolute. ``local``: the
+    defaults are those of development.
     """
     options = read(section, FunctionOptions, _refuse)
     if not any(section.node(kind) for kind in _OTHER_KINDS):
@@ -48,6 +49,7 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Fun
     check_aws(options.aws, section, "aws.")
     if options.aws.client:
         section.problem("aws.client", "a handler calls AWS by its own client; this is for mappings, or for all of them")
+    _check_provisioned(options, section)
     _check_variables(options.Environment.Variables, section)
     runs = programs(options, section, folder)
     code = _folder(options, section, folder)
@@ -69,11 +71,13 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Fun
         memory=options.MemorySize,
         environment=options.Environment.Variables,
         reserved_concurrency=options.ReservedConcurrentExecutions,
+        provisioned=options.ProvisionedConcurrentExecutions,
         max_environments=options.max_environments,
         idle_timeout=options.idle_timeout,
         python=runs.python,
         node=runs.node,
         command=runs.command,
+        reload=local if options.reload is None else options.reload,
         credentials=options.credentials,
         aws=settings,
         logging=_logging(options.LoggingConfig, section),
@@ -101,6 +105,16 @@ def _logging(options: LoggingOptions, section: Section) -> Logging:
         system=options.SystemLogLevel or "INFO",
         group=options.LogGroup or "",
     )
+
+
+def _check_provisioned(options: FunctionOptions, section: Section) -> None:
+    """RT-62: it is a part of what the function has."""
+    wanted, reserved = options.ProvisionedConcurrentExecutions, options.ReservedConcurrentExecutions
+    name, limit = "ReservedConcurrentExecutions", reserved
+    if limit is None:
+        name, limit = "max_environments", options.max_environments
+    if wanted > limit:
+        section.problem("ProvisionedConcurrentExecutions", f"{wanted} is more than {limit}, the {name}")
 
 
 def _check_variables(variables: dict[str, str], section: Section) -> None:

@@ -84,7 +84,7 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = 3
     MemorySize: Annotated[
         Annotated[int, Meta(ge=128, le=10240)],
-        Meta(description="MiB that the handler is told it has. It is not enforced yet.", examples=[256]),
+        Meta(description="MiB that an environment may use; one that uses more is killed (on Linux).", examples=[256]),
     ] = 128
     Environment: Annotated[EnvironmentOptions, Meta(description="Variables of the handler.")] = EnvironmentOptions()
     ReservedConcurrentExecutions: Annotated[
@@ -95,6 +95,10 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             examples=[4],
         ),
     ] = None
+    ProvisionedConcurrentExecutions: Annotated[
+        Annotated[int, Meta(ge=0)],
+        Meta(description="Environments that are started ahead and kept.", examples=[1]),
+    ] = 0
     LoggingConfig: Annotated[
         LoggingOptions,
         Meta(
@@ -137,6 +141,14 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Annotated[float, Meta(ge=1, le=86400)],
         Meta(description="Seconds until an unused environment is retired.", examples=[60]),
     ] = 300
+    reload: Annotated[
+        bool | None,
+        Meta(
+            description="Whether a change to the code replaces the environments, once they have finished what they run."
+            " Default: true under --local, else false.",
+            examples=[True],
+        ),
+    ] = None
     credentials: Annotated[
         Literal["inherit", "none"],
         Meta(description="Whether the handler gets the bridge's AWS credentials: inherit or none.", examples=["none"]),

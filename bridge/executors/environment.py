@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Mapping as Dict, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import structlog
 
 from bridge.executors.child import Child
-from bridge.executors.failures import exit_text
+from bridge.executors.failures import exit_text, parse_error
 from bridge.executors.log_tail import LogTail, Report, Status
 from bridge.executors.output import Origin, Output, OutputSink
 from bridge.executors.runtime_api import Answer, RuntimeApi
@@ -49,7 +50,11 @@ class OutOfTime(NamedTuple):
     """Its time was over, and it was killed."""
 
 
-Event = Ready | InitFailed | Answer | Exited | OutOfTime
+class OutOfMemory(NamedTuple):
+    """It used more than the function's memory, and was killed."""
+
+
+Event = Ready | InitFailed | Answer | Exited | OutOfTime | OutOfMemory
 
 
 class Environment:
@@ -58,10 +63,19 @@ class Environment:
     """
 
     def __init__(
-        self, function: Function, *, sink: OutputSink, leash: Leash, ended: Callable[[Environment], None]
+        self,
+        function: Function,
+        *,
+        scratch: Path,
+        sink: OutputSink,
+        leash: Leash,
+        ended: Callable[[Environment], None],
     ) -> None:
         self.alive = True
         """Not killed, and not ended."""
+        self.retired = False
+        """Not needed any more: ended on purpose, or to be ended after its invocation."""
+        self.scratch = scratch
         self.answers = 0
         self.duration = 0.0
         """Seconds of the last ``ready`` or ``run``."""
@@ -103,6 +117,11 @@ class Environment:
         return self.alive and self._api.waiting
 
     @property
+    def working(self) -> bool:
+        """Whether it does anything: starts, or runs an invocation."""
+        return self.alive and not self._api.waiting
+
+    @property
     def end_text(self) -> str:
         """Why it ended."""
         match self._over:
@@ -110,6 +129,11 @@ class Environment:
                 return exit_text(status)
             case OutOfTime():
                 return "The runtime did not ask for the next invocation in time"
+            case OutOfMemory():
+                return exit_text(-signal.SIGKILL)
+            case InitFailed(error):
+                told = parse_error(error)
+                return f"{told.errorType}: {told.errorMessage}"
         return ""
 
     async def listen(self) -> None:
@@ -182,6 +206,11 @@ class Environment:
         self.alive = False
         self._child.kill()
 
+    def retire(self) -> None:
+        """Ends it on purpose."""
+        self.retired = True
+        self.kill()
+
     async def gone(self) -> None:
         """Waits until its process is reaped and its output has been passed on."""
         await self._gone.wait()
@@ -209,6 +238,11 @@ class Environment:
         self._settle_exit()
 
     # What happens to the process.
+
+    def out_of_memory(self, used: int) -> None:
+        """It used so many bytes, more than it has."""
+        self._memory, self._memory_at = used, self._loop.time()
+        self._finish(OutOfMemory())
 
     def _out_of_time(self) -> None:
         self._clock = None

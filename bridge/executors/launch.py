@@ -76,8 +76,18 @@ def code_folder(function: Function) -> Path:
     return folder
 
 
-def variables(function: Function, folder: Path, credentials: Dict[str, str], runtime_api: str) -> dict[str, str]:
-    """All that a child sees, for one environment; of our own environment only what is named here."""
+def variables(
+    function: Function,
+    folder: Path,
+    credentials: Dict[str, str],
+    runtime_api: str,
+    *,
+    scratch: Path | None = None,
+    provisioned: bool = False,
+) -> dict[str, str]:
+    """All that a child sees, for one environment; of our own environment only what is named here. ``scratch`` is its
+    folder for temporary files; ``provisioned``: it is started ahead.
+    """
     inherited = os.environ
     return {
         "PATH": inherited.get("PATH", DEFAULT_PATH),
@@ -85,15 +95,18 @@ def variables(function: Function, folder: Path, credentials: Dict[str, str], run
         "LANG": "en_US.UTF-8",  # RT-21
         "TZ": ":UTC",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        **({"TMPDIR": str(scratch)} if scratch else {}),
+        # Python trusts bytecode whose source has the same size and, to the second, the same age.
+        **({"PYTHONDONTWRITEBYTECODE": "1"} if function.reload else {}),
         **_logging(function),
         **_chain(function),
         **function.environment,
-        **_reserved(function, folder, runtime_api),
+        **_reserved(function, folder, runtime_api, provisioned=provisioned),
         **credentials,
     }
 
 
-def _reserved(function: Function, folder: Path, runtime_api: str) -> dict[str, str]:
+def _reserved(function: Function, folder: Path, runtime_api: str, *, provisioned: bool) -> dict[str, str]:
     """RT-20: a function's own variables cannot change these."""
     region = _region(function)
     reserved = {
@@ -103,7 +116,7 @@ def _reserved(function: Function, folder: Path, runtime_api: str) -> dict[str, s
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if provisioned else "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": function.logging.group or f"/aws/lambda/{function.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{secrets.token_hex(16)}",
         "AWS_LAMBDA_RUNTIME_API": runtime_api,

@@ -78,8 +78,8 @@ def test_what_is_wrong_is_said(tmp_path: Path, options: str, part: str) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["ProvisionedConcurrentExecutions: 1", "DeadLetterConfig: {TargetArn: x}", "EventInvokeConfig: {}",
-     "url: 'http://x'", "lambda: 'arn:x'", "reload: true", "versions: {}", "aliases: {}",
+    ["DeadLetterConfig: {TargetArn: x}", "EventInvokeConfig: {}",
+     "url: 'http://x'", "lambda: 'arn:x'", "versions: {}", "aliases: {}",
      "debug: true"],
 )  # fmt: skip
 def test_what_comes_later_says_so(tmp_path: Path, option: str) -> None:
@@ -104,7 +104,28 @@ def test_levels_need_json(tmp_path: Path, key: str) -> None:  # RT-55
 
 
 def test_what_comes_later_may_be_switched_off(tmp_path: Path) -> None:
-    assert worker(tmp_path, one("reload: false, url: null, debug: off")).kind == "python"
+    assert worker(tmp_path, one("url: null, debug: off")).kind == "python"
+
+
+def test_code_is_reloaded_where_it_is_developed(tmp_path: Path) -> None:
+    for text, local, expected in (("", False, False), ("", True, True), ("reload: true", False, True)):
+        assert load(write(tmp_path, one(text)), HOME, local=local).functions["worker"].reload is expected
+    assert not load(write(tmp_path, one("reload: false")), HOME, local=True).functions["worker"].reload
+
+
+@pytest.mark.parametrize(
+    ("option", "limit"),
+    [
+        ("ReservedConcurrentExecutions: 4", "4, the ReservedConcurrentExecutions"),
+        ("ReservedConcurrentExecutions: 0", "0, the ReservedConcurrentExecutions"),
+        ("max_environments: 3", "3, the max_environments"),
+    ],
+)
+def test_provisioned_concurrency_is_a_part_of_the_reserved(tmp_path: Path, option: str, limit: str) -> None:  # RT-62
+    text = one(f"ProvisionedConcurrentExecutions: 5, {option}")
+    assert problem(tmp_path, text).endswith(f"ProvisionedConcurrentExecutions: 5 is more than {limit}")
+    text = one("ProvisionedConcurrentExecutions: 5, ReservedConcurrentExecutions: 5")
+    assert worker(tmp_path, text).provisioned == 5
 
 
 @pytest.mark.parametrize("key", ["url: 'http://x'", "lambda: 'arn:x'"])

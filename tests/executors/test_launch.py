@@ -57,6 +57,13 @@ def test_exactly_these() -> None:  # RT-20, RT-21, RT-22
     }
 
 
+def test_what_is_started_ahead_and_what_is_reloaded() -> None:  # RT-22
+    worker = function("app.handler", reload=True)
+    found = variables(worker, Path("/srv/code"), {}, "127.0.0.1:9001", scratch=Path("/tmp/x"), provisioned=True)
+    assert found["AWS_LAMBDA_INITIALIZATION_TYPE"] == "provisioned-concurrency"
+    assert (found["TMPDIR"], found["PYTHONDONTWRITEBYTECODE"]) == ("/tmp/x", "1")
+
+
 def test_each_environment_has_its_own_log_stream() -> None:
     assert seen()["AWS_LAMBDA_LOG_STREAM_NAME"] != seen()["AWS_LAMBDA_LOG_STREAM_NAME"]
 
@@ -141,7 +148,8 @@ async def test_a_child_sees_nothing_else(tmp_path: Path) -> None:
     worker = function("app.handler", code=tmp_path, environment={"TABLE_NAME": "users"})
     async with running(worker) as executor:
         told = answer(await executor.invoke(invocation()))
-    expected = variables(worker, tmp_path, {}, told["AWS_LAMBDA_RUNTIME_API"])
+    scratch = Path(told["TMPDIR"])
+    expected = variables(worker, tmp_path, {}, told["AWS_LAMBDA_RUNTIME_API"], scratch=scratch)
     told.pop("LC_CTYPE", None)  # Python sets it itself where the locale of LANG is not installed
     stream = "AWS_LAMBDA_LOG_STREAM_NAME"
     assert told | {stream: ""} == expected | {stream: ""}
