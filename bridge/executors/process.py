@@ -302,13 +302,19 @@ class ProcessExecutor:
             if sum(environment.alive for environment in self._all) >= self.function.provisioned:
                 await self._lost.wait()
                 continue
-            await self._start_ahead(limit, "provisioning_failed", provisioned=True)
+            failed = await self._start_ahead(limit)
+            if failed:
+                self._once.log(("ahead", failed), "provisioning_failed", function=self.function.name, reason=failed)
 
     async def _follow_code(self) -> None:
         """Replaces all environments when the code has changed, if the new code can be loaded."""
         async for _ in changes(self._folder):
             old = [environment for environment in self._all if environment.alive]
-            if not old or not await self._start_ahead(INIT_LIMIT, "code_not_reloaded"):
+            if not old:
+                continue
+            failed = await self._start_ahead(INIT_LIMIT)
+            if failed:
+                log.error("code_not_reloaded", function=self.function.name, reason=failed)
                 continue
             for environment in old:
                 environment.retired = True  # if it is busy, then after its invocation
@@ -316,22 +322,20 @@ class ProcessExecutor:
                     environment.retire()
             log.info("code_reloaded", function=self.function.name, replaced=len(old))
 
-    async def _start_ahead(self, limit: float, failed: str, *, provisioned: bool = False) -> bool:
-        """One environment for whoever comes; ``failed`` is the log event when it does not become ready."""
+    async def _start_ahead(self, limit: float) -> str:
+        """One environment for whoever comes; why there is none, where it does not become ready."""
         self._starting += 1
         try:
-            environment, event = await self._init(NOBODY, limit, provisioned=provisioned)
+            environment, event = await self._init(NOBODY, limit, provisioned=self.function.provisioned > 0)
         except BridgeError as error:
             self._restarts.ended_badly()
-            log.error(failed, function=self.function.name, reason=str(error))
-            return False
+            return str(error)
         finally:
             self._starting -= 1
-        if isinstance(event, Ready):
-            self._idle.put(environment)
-            return True
-        log.error(failed, function=self.function.name, reason=environment.end_text)
-        return False
+        if not isinstance(event, Ready):
+            return environment.end_text or "it did not become ready"
+        self._idle.put(environment)
+        return ""
 
     def _compare_versions(self, environment: Environment) -> None:
         """A Runtime of another version than the interpreter is a warning, once."""

@@ -23,12 +23,16 @@ class Scratch:
         self._removals: set[asyncio.Future[None]] = set()
 
     def take(self) -> Path:
-        """For an environment that starts now. Raises OSError."""
+        """For an environment that starts now. Raises OSError, and BridgeError when the leash cannot hold it."""
         if self._free:
             folder = self._free.pop()
         else:
             folder = Path(tempfile.mkdtemp(prefix="bridge-tmp-"))
-            self._leash.hold_folder(folder)
+            try:
+                self._leash.hold_folder(folder)
+            except BaseException:
+                folder.rmdir()
+                raise
         self._taken.add(folder)
         return folder
 

@@ -55,7 +55,7 @@ async def test_what_uses_more_is_killed_as_out_of_memory(write: Write, where: st
         report = outcome.log_tail.decode().splitlines()[-1]
         assert "\tStatus: error\tError Type: Runtime.ExitError\t" in report
         used = int(report.partition("Max Memory Used: ")[2].split()[0])
-        assert 200 <= used < 400
+        assert 128 <= used < 400  # it may be seen while it still grows
         await gone(int(await appears(worker.code / "pid")))
         again = await executor.invoke(invocation({"mib": 10, "seconds": 0.5, "where": where}))
         assert answer(again) == "fed"
