@@ -7,6 +7,7 @@ cache=${1:?the cache folder}
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need cc gcc
+need curl curl
 need git git
 need node nodejs
 need npm npm

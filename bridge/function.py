@@ -90,6 +90,18 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Endpoint {self.shown}>"  # never its headers
 
 
+class Logging(msgspec.Struct, frozen=True, kw_only=True):
+    """How a function logs (RT-54, RT-55). ``application`` empty: all levels."""
+
+    json: bool = False
+    application: str = ""
+    """The least level of the handler's own lines: TRACE, DEBUG, INFO, WARN, ERROR or FATAL."""
+    system: str = "INFO"
+    """The least level of the platform's lines: DEBUG, INFO or WARN."""
+    group: str = ""
+    """``AWS_LAMBDA_LOG_GROUP_NAME``, where it is not the usual one."""
+
+
 class Function(msgspec.Struct, frozen=True, kw_only=True):
     """A handler's settings, checked. Seconds, MiB for ``memory`` (as AWS)."""
 
@@ -106,10 +118,18 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     environment: Dict[str, str] = {}
     reserved_concurrency: int | None = None
     """``ReservedConcurrentExecutions``; 0 throttles everything."""
+    provisioned: int = 0
+    """``ProvisionedConcurrentExecutions``: environments that are started ahead and kept."""
     max_environments: int = 16
     idle_timeout: float = 300.0
     python: str | None = None
     """Interpreter of python runtimes; none: the bridge's own."""
+    node: str | None = None
+    """Interpreter of nodejs runtimes; none: the one on the path."""
+    command: tuple[str, ...] = ()
+    """What provided runtimes start; empty: ``bootstrap`` in ``code``."""
+    reload: bool = False
+    """Whether environments are replaced when the code changes."""
     credentials: str = "inherit"
     """``inherit`` or ``none``: whether children get the configured AWS chain."""
     aws: AwsSettings = AwsSettings()
@@ -117,6 +137,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     """Of a ``url`` function."""
     lambda_arn: str = ""
     """Of a ``lambda`` function: what Invoke is asked for, with its qualifier if there is one."""
+    logging: Logging = Logging()
     where: str = ""
     """``FILE:LINE`` where it is configured."""
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-FailureKind = Literal["function", "timeout", "exit", "throttled", "reserved_zero", "unreachable"]
+FailureKind = Literal["function", "timeout", "exit", "oom", "throttled", "reserved_zero", "unreachable"]
 
 
 class Invocation(msgspec.Struct, frozen=True):
@@ -36,7 +36,8 @@ class Failed(msgspec.Struct, frozen=True):
     """The invocation did not succeed. ``error`` is AWS's error object as JSON text (INV-20..25, RT-5).
 
     kind: ``function`` (the handler or its loading raised, or it answered too much or garbage), ``timeout``, ``exit``
-    (the process ended), ``throttled``, ``reserved_zero`` (reserved concurrency 0), ``unreachable`` (never started).
+    (the process ended), ``oom`` (it was killed for using more than its memory), ``throttled``, ``reserved_zero``
+    (reserved concurrency 0), ``unreachable`` (never started).
     """
 
     kind: FailureKind
@@ -49,7 +50,7 @@ class Failed(msgspec.Struct, frozen=True):
     @property
     def ran(self) -> bool:
         """Whether the handler got the event: only then an attempt is used up."""
-        return self.kind in ("function", "timeout", "exit")
+        return self.kind in ("function", "timeout", "exit", "oom")
 
 
 Outcome = Succeeded | Failed

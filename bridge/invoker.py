@@ -23,10 +23,11 @@ log = structlog.get_logger()
 OVERTIME = 45.0
 """Seconds beyond the function's timeout for an executor to start code (twice the init limit) and to kill it."""
 
-ERROR_TYPES: dict[str, Literal["unhandled", "timeout", "exit"]] = {
+ERROR_TYPES: dict[str, Literal["unhandled", "timeout", "exit", "oom"]] = {
     "function": "unhandled",
     "timeout": "timeout",
     "exit": "exit",
+    "oom": "oom",
 }
 """``Failed.kind`` of what ran -> the label ``error_type`` (INV-20: today's runtimes report all as unhandled)."""
 

@@ -72,8 +72,8 @@ def load(
 ) -> Settings:
     """Reads the configuration: defaults < file < environment < ``sets`` (``path=value`` each).
 
-    ``local`` keeps the state in memory unless the configuration names a store. Raises ConfigError with every problem at
-    once, one line each: ``FILE:LINE: path: message``.
+    ``local`` keeps the state in memory unless the configuration names a store, and reloads code unless it says
+    otherwise. Raises ConfigError with every problem at once, one line each: ``FILE:LINE: path: message``.
     """
     environ = os.environ if environ is None else environ
     file = find(path, environ)
@@ -142,7 +142,7 @@ def _settings(root: Table, file: str, environ: Dict[str, str], report: Report, *
     check_aws(options.aws, top, "aws.")
     folder = Path(file).absolute().parent
     mappings, homes = _mappings(whole, options.aws)
-    functions = _functions(whole, options.aws, homes, environ, folder)
+    functions = _functions(whole, options.aws, homes, environ, folder, local=local)
     _advise(whole, functions, mappings)
     host, port, token = _admin(options, top)
     return Settings(
@@ -203,14 +203,14 @@ def _mappings(whole: Section, aws: AwsSettings) -> tuple[dict[str, Mapping], dic
 
 
 def _functions(
-    whole: Section, aws: AwsSettings, homes: Dict[str, Home], environ: Dict[str, str], folder: Path
+    whole: Section, aws: AwsSettings, homes: Dict[str, Home], environ: Dict[str, str], folder: Path, *, local: bool
 ) -> dict[str, Function]:
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     functions = {}
     for name, section in _sections(whole, "functions"):
         home = homes.get(name, Home(region, "000000000000"))
         located = AwsSettings(region=aws.region or home.region, account_id=aws.account_id or home.account).over(aws)
-        functions[name] = function(name, section, located, folder)
+        functions[name] = function(name, section, located, folder, local=local)
     return functions
 
 

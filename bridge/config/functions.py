@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from pathlib import Path
 
 from bridge.config.aws import check_aws
-from bridge.config.handler import check_handler, found
-from bridge.config.options import FunctionOptions
-from bridge.config.reader import Section, check_required, read, shown
+from bridge.config.handler import check_bootstrap, check_handler, check_node_handler, found
+from bridge.config.options import FunctionOptions, LoggingOptions
+from bridge.config.reader import Section, check_required, read
 from bridge.config.remote import check_local, function_arn, remote_function
+from bridge.config.runtimes import needless, programs
 from bridge.config.tree import Node, Scalar
-from bridge.function import AwsSettings, Function
-from bridge.nearest import did_you_mean
-
-OLDEST_PYTHON = 9
-NEWEST_PYTHON = 14
+from bridge.function import AwsSettings, Function, Logging
 
 RESERVED_VARIABLES = frozenset({
     "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV", "AWS_LAMBDA_FUNCTION_NAME",
@@ -31,20 +26,19 @@ MOST_VARIABLE_BYTES = 4096
 """RT-23: names and values of all variables together."""
 
 _NOT_YET = frozenset({
-    "ProvisionedConcurrentExecutions", "DeadLetterConfig", "EventInvokeConfig", "command", "reload", "versions",
-    "aliases", "debug",
+    "DeadLetterConfig", "EventInvokeConfig", "versions", "aliases", "debug",
 })  # fmt: skip
-_RUNTIMES_NOT_YET = ("nodejs", "provided")
 _WITHOUT_MEANING_HERE = frozenset({
     "Architectures", "Code", "CodeSigningConfigArn", "CodeSize", "Description", "EphemeralStorage", "FileSystemConfigs",
-    "FunctionName", "ImageConfig", "KMSKeyArn", "LastModified", "Layers", "LoggingConfig", "PackageType", "Publish",
+    "FunctionName", "ImageConfig", "KMSKeyArn", "LastModified", "Layers", "PackageType", "Publish",
     "Role", "RuntimeManagementConfig", "SnapStart", "Tags", "TracingConfig", "Version", "VpcConfig",
 })  # fmt: skip
 
 
-def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Function:
+def function(name: str, section: Section, aws: AwsSettings, folder: Path, *, local: bool = False) -> Function:
     """The function of this name. ``aws`` are the top-level settings, with the region and account that its mappings give
-    where the settings leave them open; relative paths start at ``folder``, which is absolute.
+    where the settings leave them open; relative paths start at ``folder``, which is absolute. ``local``: the
+    defaults are those of development.
     """
     options = read(section, FunctionOptions, _refuse)
     check_aws(options.aws, section, "aws.")
@@ -52,20 +46,23 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Fun
         section.problem("aws.client", "a handler calls AWS by its own client; this is for mappings, or for all of them")
     if section.node("url") or section.node("lambda"):
         return remote_function(name, options, section, options.aws.over(aws), folder)
-    if not section.node("command"):
-        check_required(FunctionOptions, section)
+    check_required(FunctionOptions, section, needless(options))
     check_local(section)
+    _check_provisioned(options, section)
     _check_variables(options.Environment.Variables, section)
-    kind = _kind(options, section)
-    python = _interpreter(options, section, folder)
+    runs = programs(options, section, folder)
     code = _folder(options, section, folder)
-    if kind == "python" and code and options.Handler:
-        check_handler(options.Handler, code, python, options.Environment.Variables, section)
+    if runs.kind == "python" and code and options.Handler:
+        check_handler(options.Handler, code, runs.python, options.Environment.Variables, section)
+    elif runs.kind == "nodejs" and code and options.Handler:
+        check_node_handler(options.Handler, code, section)
+    elif runs.kind == "provided" and code and not runs.command:
+        check_bootstrap(code, section)
     settings = options.aws.over(aws)
     return Function(
         name=name,
         arn=function_arn(name, settings),
-        kind=kind,
+        kind=runs.kind,
         runtime=options.Runtime or "",
         handler=options.Handler or "",
         code=code or folder,
@@ -73,11 +70,16 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Fun
         memory=options.MemorySize,
         environment=options.Environment.Variables,
         reserved_concurrency=options.ReservedConcurrentExecutions,
+        provisioned=options.ProvisionedConcurrentExecutions,
         max_environments=options.max_environments,
         idle_timeout=options.idle_timeout,
-        python=python,
+        python=runs.python,
+        node=runs.node,
+        command=runs.command,
+        reload=local if options.reload is None else options.reload,
         credentials=options.credentials,
         aws=settings,
+        logging=_logging(options.LoggingConfig, section),
         where=str(section.place),
     )
 
@@ -91,33 +93,27 @@ def _refuse(key: str, node: Node) -> str | None:
     return None
 
 
-def _kind(options: FunctionOptions, section: Section) -> str:
-    """The key of EXECUTORS that the Runtime asks for; empty when there is none."""
-    runtime = options.Runtime
-    if runtime is None:
-        return ""
-    family = next((family for family in ("python", *_RUNTIMES_NOT_YET) if runtime.startswith(family)), "")
-    minor = runtime.removeprefix("python3.")
-    if minor.isdecimal() and runtime == f"python3.{int(minor[:4])}" and int(minor) >= OLDEST_PYTHON:
-        _advise_version(f"3.{minor}", section)
-        return family
-    words = [f"python3.{minor}" for minor in range(OLDEST_PYTHON, NEWEST_PYTHON + 1)]
-    known = f"known are: {words[0]} to {words[-1]}"
-    if family in _RUNTIMES_NOT_YET:
-        section.problem("Runtime", f"{shown(runtime)}: {family} runtimes are not implemented yet; {known}")
-    else:
-        known += " (nodejsX.x and provided.* are not implemented yet)"
-        section.problem("Runtime", f"no runtime {shown(runtime)}; {known}{did_you_mean(runtime, words)}")
-    return ""
+def _logging(options: LoggingOptions, section: Section) -> Logging:
+    is_json = options.LogFormat == "JSON"
+    for key in ("ApplicationLogLevel", "SystemLogLevel"):
+        if getattr(options, key) and not is_json:  # RT-55
+            section.problem(f"LoggingConfig.{key}", "levels need LogFormat JSON; add it, or remove this")
+    return Logging(
+        json=is_json,
+        application=(options.ApplicationLogLevel or "INFO") if is_json else "",
+        system=options.SystemLogLevel or "INFO",
+        group=options.LogGroup or "",
+    )
 
 
-def _advise_version(version: str, section: Section) -> None:
-    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    if version != own and section.node("python") is None:
-        section.warn(
-            "Runtime",
-            f"the handler will run under python {own}, the bridge's own; name another interpreter with `python`",
-        )
+def _check_provisioned(options: FunctionOptions, section: Section) -> None:
+    """RT-62: it is a part of what the function has."""
+    wanted, reserved = options.ProvisionedConcurrentExecutions, options.ReservedConcurrentExecutions
+    name, limit = "ReservedConcurrentExecutions", reserved
+    if limit is None:
+        name, limit = "max_environments", options.max_environments
+    if wanted > limit:
+        section.problem("ProvisionedConcurrentExecutions", f"{wanted} is more than {limit}, the {name}")
 
 
 def _check_variables(variables: dict[str, str], section: Section) -> None:
@@ -144,19 +140,3 @@ def _folder(options: FunctionOptions, section: Section, folder: Path) -> Path | 
         return path
     section.problem("CodeUri", f"{path} is a file; unpack it into a folder" if there else f"{path}: no such folder")
     return None
-
-
-def _interpreter(options: FunctionOptions, section: Section, folder: Path) -> str | None:
-    """The interpreter's path; none: the bridge's own."""
-    if options.python is None:
-        return None
-    if os.sep in options.python:
-        path = folder / options.python
-        program = str(path) if found(path) == "file" and os.access(path, os.X_OK) else None
-    else:
-        from shutil import which
-
-        program = which(options.python)
-    if not program:
-        section.problem("python", f"{options.python}: no such program; give the path of an interpreter")
-    return program

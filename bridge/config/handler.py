@@ -1,8 +1,10 @@
-"""Checks that a python handler is there, without running any of its code."""
+"""Checks that a handler is there, without running any of its code."""
 
 from __future__ import annotations
 
 import ast
+import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping as Dict
@@ -40,6 +42,25 @@ def check_handler(handler: str, code: Path, python: str | None, variables: Dict[
         _check_name(source, name, python, section)
     elif not (_is_extension(folder, parts[-1]) or "PYTHONPATH" in variables or _is_installed(parts[0], python)):
         section.problem("Handler", f"{shown(handler)}: no such file {sources[0]}{_nearest_module(sources[0])}")
+
+
+def check_node_handler(handler: str, code: Path, section: Section) -> None:
+    """Reports a handler whose module is not in the folder ``code``."""
+    named = re.fullmatch(r"((?:[^/]+/)*[^./][^./]*)\.[^/]+", handler)
+    if named is None or ".." in handler.split("/"):
+        section.problem("Handler", f"{shown(handler)} is no handler; expected MODULE.FUNCTION, such as app.handler")
+    elif not any(found(Path(f"{code / named[1]}{ending}")) for ending in ("", ".js", ".mjs", ".cjs")):
+        missing = code / f"{named[1]}.mjs"
+        section.problem("Handler", f"{shown(handler)}: no such file {missing}, nor one that ends in .js or .cjs")
+
+
+def check_bootstrap(code: Path, section: Section) -> None:
+    """Reports a folder ``code`` without an executable ``bootstrap``."""
+    path = code / "bootstrap"
+    if found(path) != "file":
+        section.problem("CodeUri", f"{path}: no such file; put the runtime's program there, or name it with `command`")
+    elif not os.access(path, os.X_OK):
+        section.problem("CodeUri", f"{path} is not executable; chmod +x it")
 
 
 def _is_extension(folder: Path, module: str) -> bool:

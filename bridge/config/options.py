@@ -38,13 +38,38 @@ class HeaderOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     prefix: Annotated[str, Meta(description="Text before it.", examples=["Bearer "])] = ""
 
 
+class LoggingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the handler and the platform log (LoggingConfig of CreateFunction)."""
+
+    LogFormat: Annotated[
+        Literal["Text", "JSON"],
+        Meta(description="Text, or JSON with one object a line.", examples=["JSON"]),
+    ] = "Text"
+    ApplicationLogLevel: Annotated[
+        Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] | None,
+        Meta(description="Least level of the handler's lines; only with JSON. Default: INFO.", examples=["WARN"]),
+    ] = None
+    SystemLogLevel: Annotated[
+        Literal["DEBUG", "INFO", "WARN"] | None,
+        Meta(description="Least level of the platform's lines; only with JSON. Default: INFO.", examples=["WARN"]),
+    ] = None
+    LogGroup: Annotated[
+        str | None,
+        Meta(
+            description="Log group that the handler is told. Default: /aws/lambda/ and the function's name.",
+            examples=["/my/group"],
+        ),
+    ] = None
+
+
 class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One function: AWS's names mean what they mean in CreateFunction, the others are the bridge's own."""
 
     Runtime: Annotated[
         str | None,
         Meta(
-            description="Language and version of the handler: python3.9 and later.",
+            description="Language and version of the handler: python3.9 and later, nodejs18.x and later, or provided.*"
+            " for a program that speaks the Lambda Runtime API itself.",
             examples=["python3.11"],
             extra={"required": True},
         ),
@@ -52,7 +77,8 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     Handler: Annotated[
         str | None,
         Meta(
-            description="Module and function that handle events: app.handler is handler() in app.py.",
+            description="Module and function that handle events: app.handler is handler() in app.py or app.mjs. A"
+            " provided runtime gets it as it is, and may go without.",
             examples=["app.handler"],
             extra={"required": True},
         ),
@@ -60,7 +86,8 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     CodeUri: Annotated[
         str | None,
         Meta(
-            description="Folder of the code, relative to this file.",
+            description="Folder of the code, relative to this file. For a provided runtime without a command it holds"
+            " the executable bootstrap.",
             examples=["./examples/handlers"],
             extra={"required": True},
         ),
@@ -113,7 +140,7 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = 3
     MemorySize: Annotated[
         Annotated[int, Meta(ge=128, le=10240)],
-        Meta(description="MiB that the handler is told it has. It is not enforced yet.", examples=[256]),
+        Meta(description="MiB that an environment may use; one that uses more is killed (on Linux).", examples=[256]),
     ] = 128
     Environment: Annotated[EnvironmentOptions, Meta(description="Variables of the handler.")] = EnvironmentOptions()
     ReservedConcurrentExecutions: Annotated[
@@ -124,6 +151,19 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             examples=[4],
         ),
     ] = None
+    ProvisionedConcurrentExecutions: Annotated[
+        Annotated[int, Meta(ge=0)],
+        Meta(description="Environments that are started ahead and kept.", examples=[1]),
+    ] = 0
+    LoggingConfig: Annotated[
+        LoggingOptions,
+        Meta(
+            description="How the handler and the platform log: as text, or as JSON with a least level for each.",
+            examples=[
+                {"LogFormat": "JSON", "ApplicationLogLevel": "WARN", "SystemLogLevel": "WARN", "LogGroup": "/my/group"}
+            ],
+        ),
+    ] = LoggingOptions()
     python: Annotated[
         str | None,
         Meta(
@@ -131,6 +171,21 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             examples=["/srv/app/.venv/bin/python"],
         ),
     ] = None
+    node: Annotated[
+        str | None,
+        Meta(
+            description="Interpreter of nodejs runtimes, by path or by name. Default: the node that is on the PATH.",
+            examples=["/opt/node20/bin/node"],
+        ),
+    ] = None
+    command: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="What a provided runtime starts in place of bootstrap: a program, relative to this file or on"
+            " the PATH, and its arguments.",
+            examples=[["./bin/worker", "--flag"]],
+        ),
+    ] = ()
     max_environments: Annotated[
         Annotated[int, Meta(ge=1, le=10000)],
         Meta(
@@ -142,6 +197,14 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Annotated[float, Meta(ge=1, le=86400)],
         Meta(description="Seconds until an unused environment is retired.", examples=[60]),
     ] = 300
+    reload: Annotated[
+        bool | None,
+        Meta(
+            description="Whether a change to the code replaces the environments, once they have finished what they run."
+            " Default: true under --local, else false.",
+            examples=[True],
+        ),
+    ] = None
     credentials: Annotated[
         Literal["inherit", "none"],
         Meta(description="Whether the handler gets the bridge's AWS credentials: inherit or none.", examples=["none"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping as Dict
+from collections.abc import Callable, Container, Iterator, Mapping as Dict
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -76,10 +76,10 @@ def read(section: Section, model: type[Model], refuse: Refuse | None = None) -> 
     return _Reader(section.report).struct(section.table, model, section.path, refuse)
 
 
-def check_required(model: type[msgspec.Struct], section: Section) -> None:
-    """Reports the options of the model that are declared as required and are not there."""
+def check_required(model: type[msgspec.Struct], section: Section, besides: Container[str] = ()) -> None:
+    """Reports the options of the model that are declared as required and are not there, except those ``besides``."""
     for key, type_ in options_of(model).items():
-        if is_required(type_) and section.node(key) is None:
+        if is_required(type_) and key not in besides and section.node(key) is None:
             section.problem("", f"{key} is missing{_for_example(type_)}")
 
 

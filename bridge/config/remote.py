@@ -27,7 +27,8 @@ _OUR_HEADERS = frozenset((
 ))  # fmt: skip
 _OF_URL = ("headers", "verify", "ca_file")
 _OF_PROCESSES = (
-    "Runtime", "Handler", "CodeUri", "command", "MemorySize", "Environment", "python", "idle_timeout", "credentials",
+    "Runtime", "Handler", "CodeUri", "command", "MemorySize", "Environment", "python", "node", "idle_timeout",
+    "credentials", "ProvisionedConcurrentExecutions", "LoggingConfig", "reload",
 )  # fmt: skip
 """What says how the bridge itself runs a handler."""
 

@@ -35,8 +35,12 @@ def schema() -> str:
     root = definitions.pop(Options.__name__)
     mapping = definitions[MappingOptions.__name__]
     mapping["properties"] |= {key: {"description": "Dropped: AWS's answer."} for key in sorted(RESPONSE_ONLY)}
-    definitions[FunctionOptions.__name__]["anyOf"] = [
-        {"required": [key for key, type_ in options_of(FunctionOptions).items() if is_required(type_)]},
+    function = definitions[FunctionOptions.__name__]
+    required = [key for key, type_ in options_of(FunctionOptions).items() if is_required(type_)]
+    function["anyOf"] = [
+        {"required": required},
+        {"required": ["Runtime", "CodeUri"], "properties": {"Runtime": {"pattern": "^provided"}}},
+        {"required": ["command"]},
         {"required": ["url"]},
         {"required": ["lambda"]},
     ]

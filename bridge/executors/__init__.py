@@ -20,6 +20,8 @@ EXECUTORS = {
     "python": "bridge.executors.process:ProcessExecutor",
     "url": "bridge.executors.http:HttpExecutor",
     "lambda": "bridge.executors.aws_lambda:LambdaExecutor",
+    "nodejs": "bridge.executors.process:ProcessExecutor",
+    "provided": "bridge.executors.process:ProcessExecutor",
 }
 """``Function.kind`` -> ``module:Class``."""
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Mapping as Dict, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from bridge.executors.child import Child
-from bridge.executors.failures import exit_text
-from bridge.executors.log_tail import LogTail, report
+from bridge.executors.failures import exit_text, parse_error
+from bridge.executors.log_tail import LogTail, Report, Status
 from bridge.executors.output import Origin, Output, OutputSink
 from bridge.executors.runtime_api import Answer, RuntimeApi
 from bridge.function import Function
 from bridge.invocation import Invocation
 from bridge.leash import Leash
+
+log = structlog.get_logger()
 
 HANG_UP = 1.0
 """Seconds after its end in which what a process had sent is still read."""
@@ -45,7 +50,11 @@ class OutOfTime(NamedTuple):
     """Its time was over, and it was killed."""
 
 
-Event = Ready | InitFailed | Answer | Exited | OutOfTime
+class OutOfMemory(NamedTuple):
+    """It used more than the function's memory, and was killed."""
+
+
+Event = Ready | InitFailed | Answer | Exited | OutOfTime | OutOfMemory
 
 
 class Environment:
@@ -54,10 +63,19 @@ class Environment:
     """
 
     def __init__(
-        self, function: Function, *, sink: OutputSink, leash: Leash, ended: Callable[[Environment], None]
+        self,
+        function: Function,
+        *,
+        scratch: Path,
+        sink: OutputSink,
+        leash: Leash,
+        ended: Callable[[Environment], None],
     ) -> None:
         self.alive = True
         """Not killed, and not ended."""
+        self.retired = False
+        """Not needed any more: ended on purpose, or to be ended after its invocation."""
+        self.scratch = scratch
         self.answers = 0
         self.duration = 0.0
         """Seconds of the last ``ready`` or ``run``."""
@@ -69,7 +87,7 @@ class Environment:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._api = RuntimeApi(self, function.arn)
-        self._tail = LogTail()
+        self._tail = LogTail(function.logging, self._tell)
         self._waiter: asyncio.Future[Event] | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._over: Event | None = None
@@ -99,6 +117,11 @@ class Environment:
         return self.alive and self._api.waiting
 
     @property
+    def working(self) -> bool:
+        """Whether it does anything: starts, or runs an invocation."""
+        return self.alive and not self._api.waiting
+
+    @property
     def end_text(self) -> str:
         """Why it ended."""
         match self._over:
@@ -106,6 +129,11 @@ class Environment:
                 return exit_text(status)
             case OutOfTime():
                 return "The runtime did not ask for the next invocation in time"
+            case OutOfMemory():
+                return exit_text(-signal.SIGKILL)
+            case InitFailed(error):
+                told = parse_error(error)
+                return f"{told.errorType}: {told.errorMessage}"
         return ""
 
     async def listen(self) -> None:
@@ -165,18 +193,23 @@ class Environment:
             await self._output.passed_on()
         return event
 
-    def log_tail(self, status: str = "") -> bytes:
+    def log_tail(self, status: Status = "success", error_type: str = "") -> bytes:
         """The end of the log of the invocation that is over (INV-30)."""
         now = self._loop.time()
         if now - self._memory_at >= MEMORY_EVERY:
             self._memory, self._memory_at = self._child.peak_memory() or self._memory, now
         init, self.init_duration = self.init_duration, None
-        return self._tail.end(report(self.duration, init, self._function.memory, self._memory, status))
+        return self._tail.end(Report(self.duration, init, self._function.memory, self._memory, status, error_type))
 
     def kill(self) -> None:
         """All processes of it, at once (RT-36)."""
         self.alive = False
         self._child.kill()
+
+    def retire(self) -> None:
+        """Ends it on purpose."""
+        self.retired = True
+        self.kill()
 
     async def gone(self) -> None:
         """Waits until its process is reaped and its output has been passed on."""
@@ -205,6 +238,11 @@ class Environment:
         self._settle_exit()
 
     # What happens to the process.
+
+    def out_of_memory(self, used: int) -> None:
+        """It used so many bytes, more than it has."""
+        self._memory, self._memory_at = used, self._loop.time()
+        self._finish(OutOfMemory())
 
     def _out_of_time(self) -> None:
         self._clock = None
@@ -253,6 +291,10 @@ class Environment:
             self._ended(self)
         else:  # its last lines are passed on a few in each turn of the loop
             self._loop.call_soon(self._leave)
+
+    def _tell(self, line: str) -> None:
+        mapping, request_id = self._output.origin
+        log.debug("platform", function=self._function.name, mapping=mapping, request_id=request_id, line=line)
 
     def _wait(self) -> asyncio.Future[Event]:
         self._waiter = self._loop.create_future()

@@ -69,6 +69,11 @@ class Failures:
         error = _platform_error("Runtime.ExitError", invocation, exit_text(status))
         return self._failed("exit", error, invocation, duration, tail)
 
+    def out_of_memory(self, invocation: Invocation, duration: float, tail: bytes) -> Failed:
+        """It used more than the function's memory, and was killed (INV-24)."""
+        error = _platform_error("Runtime.ExitError", invocation, exit_text(-signal.SIGKILL))
+        return self._failed("oom", error, invocation, duration, tail)
+
     def unstarted(self, invocation: Invocation, why: str) -> Failed:
         """No process could be started, or not with the credentials it should have."""
         error = _platform_error("Runtime.InvalidEntrypoint", invocation, why)

@@ -9,17 +9,20 @@ from typing import Generic, Protocol, TypeVar
 class Retirable(Protocol):
     """What may wait here."""
 
-    def kill(self) -> None: ...
+    def retire(self) -> None: ...
 
 
 T = TypeVar("T", bound=Retirable)
 
 
 class Idle(Generic[T]):
-    """``timeout`` in seconds. One timer for all, set to the end of the one that has waited longest."""
+    """``timeout`` in seconds; ``least`` of them stay however long they wait. One timer for all, set to the end of the
+    one that has waited longest.
+    """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, least: int = 0) -> None:
         self._timeout = timeout
+        self._least = least
         self._waiting: dict[T, float] = {}  # until when, in the order in which they came
         self._timer: asyncio.TimerHandle | None = None
 
@@ -50,10 +53,10 @@ class Idle(Generic[T]):
     def _retire(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
-        while self._waiting:
+        while len(self._waiting) > self._least:
             member, end = next(iter(self._waiting.items()))
             if end > loop.time():
                 self._timer = loop.call_at(end, self._retire)
                 return
             del self._waiting[member]
-            member.kill()
+            member.retire()

@@ -21,17 +21,48 @@ _SERVICE_IDS = {"dynamodbstreams": "DYNAMODB_STREAMS", "events": "EVENTBRIDGE"}
 """Where the name of a service's client and its variable ``AWS_ENDPOINT_URL_<SERVICE>`` differ by more than case."""
 
 
-def interpreter(function: Function) -> str:
-    """The Python that runs the function. Raises UsageError when there is none at that path."""
-    if function.python is None:
-        return sys.executable
-    found = shutil.which(function.python)
+def command(function: Function) -> tuple[str, ...]:
+    """What is started for the function. Raises UsageError when it is not there.
+
+    ``AWS_LAMBDA_EXEC_WRAPPER`` (RT-24) is started through ``env``, which ends with status 127 as Lambda's own start
+    script does when the wrapper is missing.
+    """
+    words = _COMMANDS[function.kind](function)
+    wrapper = function.environment.get(WRAPPER)
+    return ("/usr/bin/env", "--", wrapper, *words) if wrapper and function.kind != "provided" else words
+
+
+def _python(function: Function) -> tuple[str, ...]:
+    found = sys.executable
+    if function.python is not None:
+        advice = "give the path of a Python interpreter, or leave it out for the bridge's own"
+        found = _program(function, "python", function.python, advice)
+    return found, "-u", str(RUNTIMES / "python.py")
+
+
+def _nodejs(function: Function) -> tuple[str, ...]:
+    advice = "install Node.js, or give the path of its interpreter"
+    return _program(function, "node", function.node or "node", advice), str(RUNTIMES / "node.mjs")
+
+
+def _provided(function: Function) -> tuple[str, ...]:
+    if function.command:
+        program, *arguments = function.command
+        return _program(function, "command", program, "name a program that may be executed"), *arguments
+    bootstrap = str(code_folder(function) / "bootstrap")
+    return (_program(function, "CodeUri", bootstrap, "put a program of this name there, and chmod +x it"),)
+
+
+_COMMANDS = {"python": _python, "nodejs": _nodejs, "provided": _provided}
+"""``Function.kind`` -> its command."""
+
+
+def _program(function: Function, option: str, name: str, advice: str) -> str:
+    """Where the program is; not resolved, as the link of a virtual environment is what makes it one."""
+    found = shutil.which(name)
     if found is None:
-        raise UsageError(
-            f"{_place(function)}.python: {function.python} is no executable file; "
-            "give the path of a Python interpreter, or leave it out for the bridge's own"
-        )
-    return str(Path(found).absolute())  # not resolved: the link of a virtual environment is what makes it one
+        raise UsageError(f"{_place(function)}.{option}: {name} is no executable file; {advice}")
+    return str(Path(found).absolute())
 
 
 def code_folder(function: Function) -> Path:
@@ -45,17 +76,18 @@ def code_folder(function: Function) -> Path:
     return folder
 
 
-def python_command(function: Function) -> tuple[str, ...]:
-    """Raises UsageError without an interpreter. ``AWS_LAMBDA_EXEC_WRAPPER`` (RT-24) is started through ``env``, which
-    ends with status 127 as Lambda's own start script does when the wrapper is missing.
+def variables(
+    function: Function,
+    folder: Path,
+    credentials: Dict[str, str],
+    runtime_api: str,
+    *,
+    scratch: Path | None = None,
+    provisioned: bool = False,
+) -> dict[str, str]:
+    """All that a child sees, for one environment; of our own environment only what is named here. ``scratch`` is its
+    folder for temporary files; ``provisioned``: it is started ahead.
     """
-    command = (interpreter(function), "-u", str(RUNTIMES / "python.py"))
-    wrapper = function.environment.get(WRAPPER)
-    return ("/usr/bin/env", "--", wrapper, *command) if wrapper else command
-
-
-def variables(function: Function, folder: Path, credentials: Dict[str, str], runtime_api: str) -> dict[str, str]:
-    """All that a child sees, for one environment; of our own environment only what is named here."""
     inherited = os.environ
     return {
         "PATH": inherited.get("PATH", DEFAULT_PATH),
@@ -63,14 +95,18 @@ def variables(function: Function, folder: Path, credentials: Dict[str, str], run
         "LANG": "en_US.UTF-8",  # RT-21
         "TZ": ":UTC",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        **({"TMPDIR": str(scratch)} if scratch else {}),
+        # Python trusts bytecode whose source has the same size and, to the second, the same age.
+        **({"PYTHONDONTWRITEBYTECODE": "1"} if function.reload else {}),
+        **_logging(function),
         **_chain(function),
         **function.environment,
-        **_reserved(function, folder, runtime_api),
+        **_reserved(function, folder, runtime_api, provisioned=provisioned),
         **credentials,
     }
 
 
-def _reserved(function: Function, folder: Path, runtime_api: str) -> dict[str, str]:
+def _reserved(function: Function, folder: Path, runtime_api: str, *, provisioned: bool) -> dict[str, str]:
     """RT-20: a function's own variables cannot change these."""
     region = _region(function)
     reserved = {
@@ -80,16 +116,23 @@ def _reserved(function: Function, folder: Path, runtime_api: str) -> dict[str, s
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if provisioned else "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": function.logging.group or f"/aws/lambda/{function.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{secrets.token_hex(16)}",
         "AWS_LAMBDA_RUNTIME_API": runtime_api,
         "LAMBDA_TASK_ROOT": str(folder),
         "LAMBDA_RUNTIME_DIR": str(RUNTIMES),
     }
-    if function.runtime:
+    if function.runtime and function.kind != "provided":  # RT-22: custom runtimes have none
         reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{function.runtime}"
     return reserved
+
+
+def _logging(function: Function) -> dict[str, str]:
+    """RT-21."""
+    if not function.logging.json:
+        return {}
+    return {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": function.logging.application or "INFO"}
 
 
 def _chain(function: Function) -> dict[str, str]:

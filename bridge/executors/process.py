@@ -11,17 +11,21 @@ from typing import NamedTuple, Self
 
 import anyio
 import structlog
+from anyio.abc import TaskGroup
 
 from bridge.errors import BridgeError
 from bridge.executors import Environments, Surroundings
+from bridge.executors.code import changes
 from bridge.executors.credentials import ChildCredentials
-from bridge.executors.environment import Environment, Event, Exited, InitFailed, OutOfTime, Ready
+from bridge.executors.environment import Environment, Event, Exited, InitFailed, OutOfMemory, OutOfTime, Ready
 from bridge.executors.failures import Failures, parse_error
 from bridge.executors.idle import Idle
-from bridge.executors.launch import code_folder, python_command, variables
+from bridge.executors.launch import code_folder, command, variables
+from bridge.executors.memory import MemoryWatch, enforced
 from bridge.executors.output import Origin, log_line
 from bridge.executors.restarts import Restarts
 from bridge.executors.runtime_api import Answer
+from bridge.executors.scratch import Scratch
 from bridge.function import Function
 from bridge.invocation import Invocation, Outcome, Succeeded
 from bridge.telemetry.logs import Once
@@ -29,13 +33,16 @@ from bridge.telemetry.logs import Once
 log = structlog.get_logger()
 
 INIT_LIMIT = 10.0  # RT-30
+PROVISIONED_INIT_LIMIT = 130.0  # RT-30
+NOBODY = Invocation(b"", "")
+"""For whom environments are started ahead."""
 CREDENTIALS_LIMIT = 10.0
 """Seconds that the AWS chain gets to find the keys for a new environment."""
 CLOSING = 5.0
 """Seconds that killed processes get to disappear."""
 
-_AGENT = re.compile(r"bridge-python/(\d+\.\d+)").match
-_RUNTIME = re.compile(r"python(\d+\.\d+)$").match
+_AGENT = re.compile(r"bridge-(?:python/(\d+\.\d+)|nodejs/(\d+))").match
+_RUNTIME = re.compile(r"python(\d+\.\d+)$|nodejs(\d+)\.x$").match
 
 
 class _Started(NamedTuple):
@@ -46,7 +53,8 @@ class _Started(NamedTuple):
 
 class ProcessExecutor:
     """At most ``function.concurrency`` environments, the most recently used first; one that was not used for
-    ``function.idle_timeout`` is retired. Entering it raises UsageError when interpreter or code folder are missing.
+    ``function.idle_timeout`` is retired, unless it is one of the ``function.provisioned`` that are started ahead and
+    kept. Entering it raises UsageError when interpreter or code folder are missing.
     """
 
     def __init__(self, function: Function, surroundings: Surroundings) -> None:
@@ -62,7 +70,11 @@ class ProcessExecutor:
         self._command: tuple[str, ...] = ()
         self._folder = Path()
         self._all: set[Environment] = set()
-        self._idle: Idle[Environment] = Idle(function.idle_timeout)
+        self._idle: Idle[Environment] = Idle(function.idle_timeout, function.provisioned)
+        self._memory = MemoryWatch(function.memory << 20, self._all)
+        self._scratch = Scratch(surroundings.leash)
+        self._background: TaskGroup | None = None
+        self._lost = anyio.Event()
         self._busy = 0
         self._starting = 0
         self._closed = False
@@ -74,17 +86,34 @@ class ProcessExecutor:
         return f"<ProcessExecutor {self.function.name}: {idle} idle, {busy} busy, {starting} starting>"
 
     async def __aenter__(self) -> Self:
-        self._command = python_command(self.function)
+        self._command = command(self.function)
         self._folder = code_folder(self.function)
         if self._credentials is not None:
             await self._stack.enter_async_context(self._credentials)
+        if not enforced():
+            log.info("memory_not_enforced", function=self.function.name, reason="this system has no /proc")
+        if self.function.provisioned or self.function.reload:
+            self._background = await anyio.create_task_group().__aenter__()
+        if self._background and self.function.provisioned:
+            self._background.start_soon(self._provision, name=f"provision {self.function.name}")
+        if self._background and self.function.reload:
+            self._background.start_soon(self._follow_code, name=f"follow the code of {self.function.name}")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
+        try:
+            if self._background is not None:
+                self._background.cancel_scope.cancel()
+                await self._background.__aexit__(None, None, None)
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
         self._idle.close()
+        self._memory.close()
         for environment in self._all:
             environment.kill()
         with anyio.move_on_after(CLOSING, shield=True):
@@ -93,6 +122,7 @@ class ProcessExecutor:
         if self._all:
             log.error("environments_left", function=self.function.name, pids=[left.pid for left in self._all])
         with anyio.CancelScope(shield=True):
+            await self._scratch.close()
             await self._stack.aclose()
 
     async def invoke(self, invocation: Invocation) -> Outcome:
@@ -119,18 +149,19 @@ class ProcessExecutor:
 
     async def _run(self, environment: Environment, invocation: Invocation, limit: float) -> Outcome:
         self._busy += 1
+        self._memory.wake()
         event: Event | None = None
         try:
             event = await environment.run(invocation, limit)
         finally:
             self._busy -= 1
-            if isinstance(event, Answer) and environment.alive:
+            if isinstance(event, Answer) and environment.alive and not environment.retired:
                 self._idle.put(environment)
             else:
                 environment.kill()
         if isinstance(event, Answer):
             self._restarts.answered()
-        elif isinstance(event, Exited):
+        elif isinstance(event, Exited | OutOfMemory):
             self._restarts.ended_badly()
         return self._outcome(environment, invocation, event)
 
@@ -140,16 +171,22 @@ class ProcessExecutor:
             case Answer("response", body):
                 return Succeeded(body, invocation.request_id, duration=duration, log_tail=environment.log_tail())
             case Answer("error", body):
-                return self._failures.posted(invocation, body, duration, environment.log_tail())
+                tail = environment.log_tail("error", parse_error(body).errorType)
+                return self._failures.posted(invocation, body, duration, tail)
             case Answer():
-                return self._failures.too_large(invocation, duration, environment.log_tail())
+                tail = environment.log_tail("error", "Function.ResponseSizeTooLarge")
+                return self._failures.too_large(invocation, duration, tail)
             case InitFailed(error):
-                return self._failures.posted(invocation, error, duration, environment.log_tail())
+                tail = environment.log_tail("error", parse_error(error).errorType)
+                return self._failures.posted(invocation, error, duration, tail)
             case Exited(status):
-                tail = environment.log_tail("error\tError Type: Runtime.ExitError")  # RT-51
+                tail = environment.log_tail("failure", "Runtime.ExitError")
                 return self._failures.exited(invocation, status, duration, tail)
             case OutOfTime():
                 return self._failures.timed_out(invocation, duration, environment.log_tail("timeout"))
+            case OutOfMemory():
+                tail = environment.log_tail("failure", "Runtime.ExitError")
+                return self._failures.out_of_memory(invocation, duration, tail)
             case Ready():
                 raise RuntimeError("an invocation that was handed out is waited for again")
 
@@ -174,10 +211,13 @@ class ProcessExecutor:
         finally:
             self._starting -= 1
 
-    async def _init(self, invocation: Invocation, limit: float, *, inside: bool = False) -> tuple[Environment, Event]:
+    async def _init(
+        self, invocation: Invocation, limit: float, *, inside: bool = False, provisioned: bool = False
+    ) -> tuple[Environment, Event]:
         """One start. ``inside`` the invocation, to whose log it belongs then. Raises BridgeError."""
         await self._restarts.pause()
-        environment = await self._open(invocation)
+        environment = await self._open(invocation, provisioned=provisioned)
+        self._memory.wake()
         if inside:
             environment.begin(invocation)
         event: Event | None = None
@@ -192,9 +232,13 @@ class ProcessExecutor:
             self._restarts.ended_badly()
         return environment, event
 
-    async def _open(self, invocation: Invocation) -> Environment:
-        seen = partial(variables, self.function, self._folder, await self._keys())
-        environment = Environment(self.function, sink=self._sink, leash=self._leash, ended=self._on_ended)
+    async def _open(self, invocation: Invocation, *, provisioned: bool) -> Environment:
+        keys = await self._keys()
+        scratch = self._take_scratch()
+        seen = partial(variables, self.function, self._folder, keys, scratch=scratch, provisioned=provisioned)
+        environment = Environment(
+            self.function, scratch=scratch, sink=self._sink, leash=self._leash, ended=self._on_ended
+        )
         try:
             await environment.listen()
             if self._closed:
@@ -202,11 +246,18 @@ class ProcessExecutor:
             environment.start(self._command, self._folder, seen, Origin(invocation.mapping, invocation.request_id))
         except BaseException as error:
             environment.unlisten()
+            self._scratch.keep(scratch)
             if isinstance(error, OSError):
                 raise BridgeError(f"cannot start {self._command[0]} in {self._folder}: {error.strerror}") from error
             raise
         self._all.add(environment)
         return environment
+
+    def _take_scratch(self) -> Path:
+        try:
+            return self._scratch.take()
+        except OSError as error:
+            raise BridgeError(f"cannot make a temporary folder: {error}") from error
 
     async def _keys(self) -> dict[str, str]:
         if self._credentials is None:
@@ -219,6 +270,11 @@ class ProcessExecutor:
 
     def _on_ended(self, environment: Environment) -> None:
         self._all.discard(environment)
+        self._lost.set()
+        if environment.retired:
+            self._scratch.remove(environment.scratch)
+        else:
+            self._scratch.keep(environment.scratch)  # RT-33
         if self._idle.remove(environment):
             self._restarts.ended_badly()
             self._once.log("idle", "environment_lost", function=self.function.name, reason=environment.end_text)
@@ -238,17 +294,60 @@ class ProcessExecutor:
             duration_ms=round(environment.duration * 1000, 2),
         )
 
+    async def _provision(self) -> None:
+        """Starts environments ahead, and others in place of those that end (RT-62)."""
+        limit = max(PROVISIONED_INIT_LIMIT, self.function.timeout)
+        while True:
+            self._lost = anyio.Event()
+            if sum(environment.alive for environment in self._all) >= self.function.provisioned:
+                await self._lost.wait()
+                continue
+            failed = await self._start_ahead(limit)
+            if failed:
+                self._once.log(("ahead", failed), "provisioning_failed", function=self.function.name, reason=failed)
+
+    async def _follow_code(self) -> None:
+        """Replaces all environments when the code has changed, if the new code can be loaded."""
+        async for _ in changes(self._folder):
+            old = [environment for environment in self._all if environment.alive]
+            if not old:
+                continue
+            failed = await self._start_ahead(INIT_LIMIT)
+            if failed:
+                log.error("code_not_reloaded", function=self.function.name, reason=failed)
+                continue
+            for environment in old:
+                environment.retired = True  # if it is busy, then after its invocation
+                if self._idle.remove(environment):
+                    environment.retire()
+            log.info("code_reloaded", function=self.function.name, replaced=len(old))
+
+    async def _start_ahead(self, limit: float) -> str:
+        """One environment for whoever comes; why there is none, where it does not become ready."""
+        self._starting += 1
+        try:
+            environment, event = await self._init(NOBODY, limit, provisioned=self.function.provisioned > 0)
+        except BridgeError as error:
+            self._restarts.ended_badly()
+            return str(error)
+        finally:
+            self._starting -= 1
+        if not isinstance(event, Ready):
+            return environment.end_text or "it did not become ready"
+        self._idle.put(environment)
+        return ""
+
     def _compare_versions(self, environment: Environment) -> None:
         """A Runtime of another version than the interpreter is a warning, once."""
         wanted, found = _RUNTIME(self.function.runtime), _AGENT(environment.agent)
         if self._version_compared or wanted is None or found is None:
             return
         self._version_compared = True
-        if wanted[1] != found[1]:
+        if wanted.groups() != found.groups():
             log.warning(
                 "runtime_version_differs",
                 function=self.function.name,
                 runtime=self.function.runtime,
-                interpreter=self.function.python or self._command[0],
-                version=found[1],
+                interpreter=self.function.python or self.function.node or self._command[0],
+                version=found[1] or found[2],
             )

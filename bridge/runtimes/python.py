@@ -31,6 +31,9 @@ API = "/2018-06-01/runtime/"
 AGENT = "bridge-python/{}.{}.{}".format(*sys.version_info)
 SIGKILL = 9
 PR_SET_PDEATHSIG = 1
+JSON_LOGS = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+JSON_TIME = "%Y-%m-%dT%H:%M:%SZ"
+LEVELS = {"TRACE": 10, "DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "FATAL": 50, "CRITICAL": 50}
 
 _request_id = ""
 
@@ -166,14 +169,17 @@ def report(error: BaseException, request_id: str = "") -> bytes:
         kind, message, trace = error.kind, error.message, error.trace
     else:
         kind, message, trace = type(error).__name__, _text(error), _trace(error)
-    lines = [f"[ERROR] {kind}: {message}" if message else f"[ERROR] {kind}"]
-    if trace:
-        lines += ("Traceback (most recent call last):", *(line for entry in trace for line in entry.splitlines()))
+    shape = {"errorMessage": message, "errorType": kind, "requestId": request_id, "stackTrace": trace}
+    if JSON_LOGS:
+        lines = [json.dumps({"timestamp": time.strftime(JSON_TIME, time.gmtime()), "level": "ERROR", **shape})]
+    else:
+        lines = [f"[ERROR] {kind}: {message}" if message else f"[ERROR] {kind}"]
+        if trace:
+            lines += ("Traceback (most recent call last):", *(line for entry in trace for line in entry.splitlines()))
     try:
         sys.stdout.write("\n".join(lines).encode(errors="backslashreplace").decode() + "\n")
     except Exception:  # noqa: BLE001  the handler closed or replaced stdout: the report itself counts more
         os.write(2, b"[ERROR] standard output cannot be written\n")
-    shape = {"errorMessage": message, "errorType": kind, "requestId": request_id, "stackTrace": trace}
     return json.dumps(shape).encode()
 
 
@@ -290,15 +296,53 @@ class LogHandler(logging.Handler):
             self.handleError(record)
 
 
+class JsonFormatter(logging.Formatter):
+    """One object a line (RT-54), with whatever ``extra`` gave besides."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "timestamp": time.strftime(JSON_TIME, time.gmtime(record.created)),
+            "level": record.levelname,
+            "message": record.msg if isinstance(record.msg, dict) and not record.args else record.getMessage(),
+            "logger": record.name,
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            kind, error, trace = record.exc_info
+            line["stackTrace"] = traceback.format_tb(trace)
+            line["errorType"] = kind.__name__
+            line["errorMessage"] = _text(error)
+            line["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
+        line["requestId"] = _request_id
+        for name, value in vars(record).items():
+            if name not in _OF_EVERY_RECORD:
+                line.setdefault(name, value)
+        return (
+            json.dumps(
+                {name: value for name, value in line.items() if value is not None}, default=str, ensure_ascii=False
+            )
+            + "\n"
+        )
+
+
+_OF_EVERY_RECORD = frozenset(
+    (*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "aws_request_id", "asctime", "message", "taskName")
+)
+
+
 def set_up_logging() -> None:
-    """The root logger as on Lambda (RT-53); its level stays WARNING."""
+    """The root logger as on Lambda (RT-53, RT-54); without JSON its level stays WARNING."""
     logging.Formatter.converter = time.gmtime
     handler = LogHandler()
-    handler.setFormatter(
-        logging.Formatter(
-            "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n", "%Y-%m-%dT%H:%M:%S"
+    if JSON_LOGS:
+        handler.setFormatter(JsonFormatter())
+        level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "INFO").upper()
+        logging.getLogger().setLevel(LEVELS.get(level, logging.INFO))  # RT-55
+    else:
+        handler.setFormatter(
+            logging.Formatter(
+                "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n", "%Y-%m-%dT%H:%M:%S"
+            )
         )
-    )
     logging.getLogger().addHandler(handler)
 
 

@@ -1,5 +1,6 @@
 """What it costs to hand an event to a handler: our listener with our client, and an aiohttp.web server that speaks the
-same protocol with the same client. Run it: ``python -m tests.bench.dispatch [--rounds N] [--seconds S]``.
+same protocol with the same client. The client is ours, or AWS's own awslambdaric, or ours for Node.js. Run it:
+``python -m tests.bench.dispatch [--client python|awslambdaric|node] [--rounds N] [--seconds S] [--size BYTES]``.
 
 Each round measures both, one after the other; medians and their ratio are printed. CPU is that of this process alone.
 """
@@ -12,6 +13,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -21,13 +23,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridge.executors import Surroundings
-from bridge.executors.launch import python_command, variables
+from bridge.executors.launch import command as command_of, variables
 from bridge.executors.process import ProcessExecutor
 from bridge.function import Function
 from bridge.invocation import Invocation
 from bridge.leash import Leash
+from bridge.telemetry.logs import configure
 
-HANDLER = "def handler(event, context):\n    return {'batchItemFailures': []}\n"
+CLIENTS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
+    "python": ("python", "app.py", "def handler(event, context):\n    return {'batchItemFailures': []}\n", ()),
+    "awslambdaric": (
+        "provided",
+        "app.py",
+        "def handler(event, context):\n    return {'batchItemFailures': []}\n",
+        (sys.executable, "-m", "awslambdaric", "app.handler"),
+    ),
+    "node": ("nodejs", "app.mjs", "export const handler = async () => ({ batchItemFailures: [] });\n", ()),
+}
+"""Kind, file, code and command of the function that each of them runs."""
 
 
 class Figures(NamedTuple):
@@ -117,7 +130,7 @@ async def aiohttp_web(function: Function) -> Any:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     address = f"127.0.0.1:{runner.addresses[0][1]}"
     child = subprocess.Popen(
-        python_command(function), cwd=function.code, env=variables(function, function.code, {}, address)
+        command_of(function), cwd=function.code, env=variables(function, function.code, {}, address)
     )
 
     async def invoke(payload: bytes, request_id: str) -> Any:
@@ -134,21 +147,25 @@ async def aiohttp_web(function: Function) -> Any:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--client", choices=CLIENTS, default="python")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=float, default=2.0)
     options.add_argument("--records", type=int, default=10)
     options.add_argument("--size", type=int, default=256, help="bytes of a body")
     given = options.parse_args()
+    configure("info")
     payload = event(given.records, given.size)
     rounds: dict[str, list[Figures]] = {"ours": [], "aiohttp.web": []}
+    kind, file, code, command = CLIENTS[given.client]
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "app.py").write_text(HANDLER)
+        Path(folder, file).write_text(code)
         function = Function(
             name="bench",
             arn="arn:aws:lambda:eu-west-1:123456789012:function:bench",
-            kind="python",
+            kind=kind,
             handler="app.handler",
             code=Path(folder),
+            command=command,
         )
 
         async def one(server: Any) -> Figures:
@@ -159,7 +176,7 @@ def main() -> None:
             rounds["ours"].append(asyncio.run(one(ours)))
             rounds["aiohttp.web"].append(asyncio.run(one(aiohttp_web)))
     print(
-        f"one environment, {given.records} records, {len(payload)} bytes, {os.cpu_count()} cores; "
+        f"{given.client}, one environment, {given.records} records, {len(payload)} bytes, {os.cpu_count()} cores; "
         f"medians of {given.rounds}"
     )
     medians = {name: Figures(*map(statistics.median, zip(*figures, strict=True))) for name, figures in rounds.items()}

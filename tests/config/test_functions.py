@@ -9,7 +9,7 @@ import pytest
 
 from bridge.config.functions import RESERVED_VARIABLES
 from bridge.executors import EXECUTORS
-from bridge.function import Function
+from bridge.function import Function, Logging
 from bridge.settings import Settings, load
 from tests.configured import HOME, QUEUE, RUNTIME, mapped, problem, problems, settings, warnings, write
 
@@ -78,20 +78,52 @@ def test_what_is_wrong_is_said(tmp_path: Path, options: str, part: str) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["ProvisionedConcurrentExecutions: 1", "DeadLetterConfig: {TargetArn: x}", "EventInvokeConfig: {}",
-     "command: [./x]", "reload: true", "versions: {}", "aliases: {}", "debug: true"],
+    ["DeadLetterConfig: {TargetArn: x}", "EventInvokeConfig: {}", "versions: {}", "aliases: {}", "debug: true"],
 )  # fmt: skip
 def test_what_comes_later_says_so(tmp_path: Path, option: str) -> None:
     key = option.partition(":")[0]
     assert problem(tmp_path, one(option)) == f"bridge.yaml:1: functions.worker.{key}: not implemented yet; remove it"
 
 
+def test_logging(tmp_path: Path) -> None:  # RT-55
+    assert worker(tmp_path, one()).logging == Logging()
+    text = "LoggingConfig: {LogFormat: JSON, ApplicationLogLevel: TRACE, SystemLogLevel: WARN, LogGroup: /a/b}"
+    expected = Logging(json=True, application="TRACE", system="WARN", group="/a/b")
+    assert worker(tmp_path, one(text)).logging == expected
+    assert worker(tmp_path, one("LoggingConfig: {LogFormat: JSON}")).logging == Logging(json=True, application="INFO")
+
+
+@pytest.mark.parametrize("key", ["ApplicationLogLevel", "SystemLogLevel"])
+def test_levels_need_json(tmp_path: Path, key: str) -> None:  # RT-55
+    expected = (
+        f"bridge.yaml:1: functions.worker.LoggingConfig.{key}: levels need LogFormat JSON; add it, or remove this"
+    )
+    assert problem(tmp_path, one(f"LoggingConfig: {{{key}: INFO}}")) == expected
+
+
 def test_what_comes_later_may_be_switched_off(tmp_path: Path) -> None:
-    assert worker(tmp_path, one("reload: false, url: null, debug: off")).kind == "python"
+    assert worker(tmp_path, one("url: null, debug: off")).kind == "python"
 
 
-def test_a_function_of_a_later_kind_has_one_problem(tmp_path: Path) -> None:
-    assert "not implemented yet" in problem(tmp_path, "functions: {there: {command: [./x]}}")
+def test_code_is_reloaded_where_it_is_developed(tmp_path: Path) -> None:
+    for text, local, expected in (("", False, False), ("", True, True), ("reload: true", False, True)):
+        assert load(write(tmp_path, one(text)), HOME, local=local).functions["worker"].reload is expected
+    assert not load(write(tmp_path, one("reload: false")), HOME, local=True).functions["worker"].reload
+
+
+@pytest.mark.parametrize(
+    ("option", "limit"),
+    [
+        ("ReservedConcurrentExecutions: 4", "4, the ReservedConcurrentExecutions"),
+        ("ReservedConcurrentExecutions: 0", "0, the ReservedConcurrentExecutions"),
+        ("max_environments: 3", "3, the max_environments"),
+    ],
+)
+def test_provisioned_concurrency_is_a_part_of_the_reserved(tmp_path: Path, option: str, limit: str) -> None:  # RT-62
+    text = one(f"ProvisionedConcurrentExecutions: 5, {option}")
+    assert problem(tmp_path, text).endswith(f"ProvisionedConcurrentExecutions: 5 is more than {limit}")
+    text = one("ProvisionedConcurrentExecutions: 5, ReservedConcurrentExecutions: 5")
+    assert worker(tmp_path, text).provisioned == 5
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -110,22 +142,82 @@ class TestRuntimes:
 
     @pytest.mark.parametrize(
         "runtime",
-        ["pyton3.11", "python3.8", "python3", "python", "python3.011", "python2.7", "python3.11x", "ruby3.3", "''"],
+        [
+            "pyton3.11",
+            "python3.8",
+            "python3",
+            "python",
+            "python3.011",
+            "python2.7",
+            "python3.11x",
+            "ruby3.3",
+            "''",
+            "nodejs",
+            "nodejs16.x",
+            "nodejs20",
+            "nodejs020.x",
+            "node20.x",
+            "provided.AL2",
+            "providedal2",
+        ],
     )
     def test_others_name_the_known(self, tmp_path: Path, runtime: str) -> None:
         found = problem(tmp_path, one(runtime=runtime))
         assert "functions.worker.Runtime: no runtime " in found
         assert "known are: python3.9 to " in found
-        assert "nodejsX.x and provided.* are not implemented yet" in found
+        assert "nodejs18.x to nodejs24.x, provided.*" in found
 
     def test_with_the_nearest(self, tmp_path: Path) -> None:
         assert problem(tmp_path, one(runtime="pyton3.11")).endswith('; did you mean "python3.11"?')
 
-    @pytest.mark.parametrize("runtime", ["nodejs20.x", "provided.al2023"])
-    def test_later_ones(self, tmp_path: Path, runtime: str) -> None:
-        family = "nodejs" if "node" in runtime else "provided"
-        expected = f'"{runtime}": {family} runtimes are not implemented yet; known are: python3.9 to '
-        assert expected in problem(tmp_path, one(runtime=runtime))
+    @pytest.mark.parametrize("runtime", ["nodejs18.x", "nodejs20.x", "nodejs26.x"])
+    def test_node(self, tmp_path: Path, runtime: str) -> None:
+        (tmp_path / "app.mjs").touch()
+        function = worker(tmp_path, one(f"node: {sys.executable}", runtime))
+        assert (function.kind, function.node, function.runtime) == ("nodejs", sys.executable, runtime)
+
+    @pytest.mark.parametrize(
+        ("handler", "part"),
+        [
+            ("app", "is no handler; expected MODULE.FUNCTION"),
+            ("../app.handler", "is no handler; expected MODULE.FUNCTION"),
+            ("nowhere.handler", "nowhere.mjs, nor one that ends in .js or .cjs"),
+        ],
+    )
+    def test_node_handlers(self, tmp_path: Path, handler: str, part: str) -> None:
+        text = f"functions: {{worker: {{Runtime: nodejs20.x, Handler: {handler}, CodeUri: ., node: {sys.executable}}}}}"
+        assert part in problem(tmp_path, text)
+
+    @pytest.mark.parametrize("runtime", ["provided", "provided.al2", "provided.al2023"])
+    def test_a_bootstrap(self, tmp_path: Path, runtime: str) -> None:
+        text = f"functions: {{worker: {{Runtime: {runtime}, CodeUri: .}}}}"
+        where = "bridge.yaml:1: functions.worker.CodeUri: "
+        assert problem(tmp_path, text) == (
+            where + "bootstrap: no such file; put the runtime's program there, or name it with `command`"
+        )
+        (tmp_path / "bootstrap").touch(mode=0o600)
+        assert problem(tmp_path, text) == where + "bootstrap is not executable; chmod +x it"
+        (tmp_path / "bootstrap").chmod(0o700)
+        assert (worker(tmp_path, text).kind, worker(tmp_path, text).handler) == ("provided", "")
+
+    def test_a_command(self, tmp_path: Path) -> None:
+        (tmp_path / "worker").touch(mode=0o700)
+        function = worker(tmp_path, "functions: {worker: {command: [./worker, --flag]}}")
+        assert (function.kind, function.command) == ("provided", (str(tmp_path / "worker"), "--flag"))
+        assert (function.runtime, function.code) == ("", tmp_path)
+        function = worker(tmp_path, "functions: {worker: {Runtime: provided.al2023, command: [sh, -e]}}")
+        assert Path(function.command[0]).is_absolute()
+
+    @pytest.mark.parametrize(("option", "kind"), [("command: [./x]", "provided"), ("node: ./x", "nodejs")])
+    def test_options_of_other_runtimes_are_advice(self, tmp_path: Path, option: str, kind: str) -> None:
+        key = option.partition(":")[0]
+        expected = f"functions.worker.{key}: an option of {kind} runtimes; it has no effect on {RUNTIME}"
+        assert any(line.endswith(expected) for line in warnings(tmp_path, one(option)))
+
+    @pytest.mark.parametrize("command", ["[]", "[./nowhere]", "[no-such-program-here, x]"])
+    def test_a_command_that_is_not_there(self, tmp_path: Path, command: str) -> None:
+        found = problems(tmp_path, f"functions: {{worker: {{command: {command}}}}}")
+        assert any("functions.worker.command: " in line or "Runtime is missing" in line for line in found)
 
     def test_another_version_than_the_bridges_own_is_advice(self, tmp_path: Path) -> None:
         advice = [line for line in warnings(tmp_path, one(runtime="python3.99")) if "Runtime" in line]

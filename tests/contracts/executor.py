@@ -53,9 +53,11 @@ def error(outcome: Outcome) -> Any:
 
 @pytest.mark.anyio
 class ExecutorContract:
-    """``features``: ``processes`` (code runs in processes of ours, which can end) and ``warm`` (environments stay)."""
+    """``features``: ``processes`` (code runs in processes of ours, which can end), ``warm`` (environments stay) and
+    ``prose`` (a handler may answer with bytes of its own).
+    """
 
-    features: ClassVar[frozenset[str]] = frozenset({"processes", "warm"})
+    features: ClassVar[frozenset[str]] = frozenset({"processes", "warm", "prose"})
 
     def function(self, behaviour: str, **settings: Any) -> Function:
         """One whose handler behaves like that."""
@@ -92,6 +94,7 @@ class ExecutorContract:
         assert outcome.payload == b"null"
 
     async def test_an_answer_is_not_judged(self) -> None:  # RT-4: any content type
+        self.needs("prose")
         async with self.executor(self.function("prose")) as executor:
             outcome = await executor.invoke(invocation())
         assert isinstance(outcome, Succeeded)

@@ -18,6 +18,7 @@ from bridge.executors import Surroundings
 from bridge.executors.process import ProcessExecutor
 from bridge.invocation import Invocation, Succeeded
 from bridge.leash import Leash
+from bridge.telemetry.logs import configure
 from tests.executors.surroundings import function
 
 
@@ -45,4 +46,5 @@ async def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    configure("warning")
     anyio.run(main, Path(sys.argv[1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,11 @@ class Lines(list[Line]):
     @property
     def texts(self) -> list[str]:
         return [line.text for line in self]
+
+
+def said(logs: Iterable[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
+    """The captured lines without those that every invocation has, at level debug."""
+    return [line for line in logs if line["event"] != "platform"]
 
 
 def function(handler: str, **settings: Any) -> Function:

@@ -13,7 +13,7 @@ import structlog
 from bridge.executors import Environments, environment
 from bridge.invocation import Failed, Succeeded
 from tests.contracts.executor import answer, invocation
-from tests.executors.surroundings import PATIENCE, Lines, Write, alive, appears, function, gone, running
+from tests.executors.surroundings import PATIENCE, Lines, Write, alive, appears, function, gone, running, said
 
 pytestmark = pytest.mark.anyio
 
@@ -125,7 +125,7 @@ async def test_a_process_that_dies_while_it_waits_is_forgotten(write: Write) -> 
                 while executor.environments().idle:
                     await anyio.sleep(0.01)
             assert answer(await executor.invoke(invocation())) != pid
-    assert [(line["event"], line["reason"]) for line in logs] == [
+    assert [(line["event"], line["reason"]) for line in said(logs)] == [
         ("environment_lost", "Runtime exited with error: signal: killed")
     ]
 
@@ -159,7 +159,7 @@ async def test_a_runtime_that_does_not_ask_again_is_replaced(write: Write) -> No
             with anyio.fail_after(PATIENCE):
                 while executor.environments().idle:
                     await anyio.sleep(0.01)
-    assert [line["event"] for line in logs] == ["environment_lost"]
+    assert [line["event"] for line in said(logs)] == ["environment_lost"]
 
 
 async def test_an_answer_counts_though_its_process_ends_at_once(write: Write) -> None:

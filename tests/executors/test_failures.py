@@ -8,7 +8,8 @@ import pytest
 import structlog
 
 from bridge.executors.failures import Failures, exit_text, parse_error
-from bridge.executors.log_tail import LogTail, report
+from bridge.executors.log_tail import LogTail, Report
+from bridge.function import Logging
 from bridge.invocation import Invocation
 from tests.executors.surroundings import function
 
@@ -67,21 +68,70 @@ def test_what_errors_have_in_common() -> None:  # INV-21
 
 
 def test_the_report_line() -> None:  # RT-50, RT-51, RT-52
-    assert report(0.00301, None, 128, None) == "Duration: 3.01 ms\tBilled Duration: 4 ms\tMemory Size: 128 MB\t"
-    assert report(0.00301, 0.1101, 128, 36 << 20, "timeout") == (
+    short = "Duration: 3.01 ms\tBilled Duration: 4 ms\tMemory Size: 128 MB\t"
+    assert Report(0.00301, None, 128, None).text() == short
+    assert Report(0.00301, None, 128, None, "error", "ValueError").text() == short
+    assert Report(0.00301, None, 128, None, "failure", "Runtime.ExitError").text() == (
+        f"{short}Status: error\tError Type: Runtime.ExitError\t"
+    )
+    assert Report(0.00301, 0.1101, 128, 36 << 20, "timeout").text() == (
         "Duration: 3.01 ms\tBilled Duration: 114 ms\tMemory Size: 128 MB\tMax Memory Used: 36 MB\t"
         "Init Duration: 110.10 ms\tStatus: timeout\t"
     )
 
 
 def test_the_tail_is_bounded_while_it_grows() -> None:  # INV-30
-    tail = LogTail()
+    told: list[str] = []
+    tail = LogTail(Logging(), told.append)
     tail.begin("id-1")
     for number in range(100_000):
         tail.write(b"line %d\n" % number)
         assert len(tail._text) <= 5 * 4096
     tail.write(b"x" * 1_000_000)
     assert len(tail._text) <= 5 * 4096
-    text = tail.end("Duration: 1.00 ms\t")
+    text = tail.end(Report(0.001, None, 128, None))
     assert len(text) == 4096
-    assert text.endswith(b"x\nEND RequestId: id-1\nREPORT RequestId: id-1\tDuration: 1.00 ms\t\n")
+    last = ["END RequestId: id-1", f"REPORT RequestId: id-1\t{Report(0.001, None, 128, None).text()}"]
+    assert text.decode().endswith("x\n" + "".join(f"{line}\n" for line in last))
+    assert told == ["START RequestId: id-1 Version: $LATEST", *last]
+
+
+@pytest.mark.parametrize(
+    ("level", "report", "types"),
+    [
+        ("DEBUG", Report(0.001, None, 128, None), ["start", "runtimeDone", "report"]),
+        ("INFO", Report(0.001, None, 128, None), ["start", "report"]),
+        ("WARN", Report(0.001, None, 128, None), []),
+        ("WARN", Report(3.0, None, 128, None, "timeout"), ["runtimeDone", "report"]),
+    ],
+)
+def test_the_platforms_lines_as_json(level: str, report: Report, types: list[str]) -> None:  # RT-54, RT-55
+    told: list[str] = []
+    tail = LogTail(Logging(json=True, system=level), told.append)
+    tail.begin("id-1")
+    tail.write(b"between")
+    text = tail.end(report)
+    lines = [json.loads(line) for line in told]
+    assert [line["type"] for line in lines] == [f"platform.{name}" for name in types]
+    assert all(line["record"]["requestId"] == "id-1" and line["time"].endswith("Z") for line in lines)
+    assert b"between\n" in text
+    assert text.count(b"\n") == len(types) + 1
+
+
+def test_the_report_as_json() -> None:  # RT-54
+    told: list[str] = []
+    tail = LogTail(Logging(json=True), told.append)
+    tail.begin("id-1")
+    tail.end(Report(0.00301, 0.1101, 128, 36 << 20, "failure", "Runtime.ExitError"))
+    assert json.loads(told[-1])["record"] == {
+        "requestId": "id-1",
+        "metrics": {
+            "durationMs": 3.01,
+            "billedDurationMs": 114,
+            "memorySizeMB": 128,
+            "maxMemoryUsedMB": 36,
+            "initDurationMs": 110.1,
+        },
+        "status": "failure",
+        "errorType": "Runtime.ExitError",
+    }

@@ -19,7 +19,7 @@ def anyio_backend() -> object:
 class Member:
     killed = False
 
-    def kill(self) -> None:
+    def retire(self) -> None:
         self.killed = True
 
 

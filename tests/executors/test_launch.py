@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridge.executors.launch import RUNTIMES, code_folder, interpreter, python_command, variables
+from bridge.executors.launch import RUNTIMES, code_folder, command, variables
 from bridge.function import AwsSettings
 from tests.contracts.executor import answer, invocation
 from tests.executors.surroundings import HANDLERS, function, running
@@ -55,6 +55,13 @@ def test_exactly_these() -> None:  # RT-20, RT-21, RT-22
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
+
+
+def test_what_is_started_ahead_and_what_is_reloaded() -> None:  # RT-22
+    worker = function("app.handler", reload=True)
+    found = variables(worker, Path("/srv/code"), {}, "127.0.0.1:9001", scratch=Path("/tmp/x"), provisioned=True)
+    assert found["AWS_LAMBDA_INITIALIZATION_TYPE"] == "provisioned-concurrency"
+    assert (found["TMPDIR"], found["PYTHONDONTWRITEBYTECODE"]) == ("/tmp/x", "1")
 
 
 def test_each_environment_has_its_own_log_stream() -> None:
@@ -107,14 +114,27 @@ def test_without_the_chain_nothing_of_it_is_there(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_interpreter_is_ours_unless_one_is_named() -> None:
-    assert interpreter(function("app.handler")) == sys.executable
-    assert interpreter(function("app.handler", python="sh")) in ("/bin/sh", "/usr/bin/sh")
-    assert python_command(function("app.handler")) == (sys.executable, "-u", str(RUNTIMES / "python.py"))
+    client = ("-u", str(RUNTIMES / "python.py"))
+    assert command(function("app.handler")) == (sys.executable, *client)
+    assert command(function("app.handler", python="sh")) in (("/bin/sh", *client), ("/usr/bin/sh", *client))
 
 
 def test_the_link_of_a_virtual_environment_is_kept(tmp_path: Path) -> None:
     (tmp_path / "python").symlink_to(sys.executable)
-    assert interpreter(function("app.handler", python=str(tmp_path / "python"))) == str(tmp_path / "python")
+    assert command(function("app.handler", python=str(tmp_path / "python")))[0] == str(tmp_path / "python")
+
+
+def test_custom_runtimes_have_no_execution_environment() -> None:  # RT-22
+    found = seen(kind="provided", runtime="provided.al2023")
+    assert not {"AWS_EXECUTION_ENV", "_X_AMZN_TRACE_ID"} & found.keys()
+    assert seen(kind="nodejs", runtime="nodejs20.x")["AWS_EXECUTION_ENV"] == "AWS_Lambda_nodejs20.x"
+
+
+@pytest.mark.parametrize("kind", ["python", "nodejs", "provided"])
+def test_a_wrapper_starts_runtimes_of_aws(kind: str) -> None:  # RT-24
+    given = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/wrapper"}
+    words = command(function("app.handler", kind=kind, environment=given, node="sh", command=("sh", "-e")))
+    assert (words[:3] == ("/usr/bin/env", "--", "/opt/wrapper")) == (kind != "provided")
 
 
 def test_the_code_folder_is_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +148,8 @@ async def test_a_child_sees_nothing_else(tmp_path: Path) -> None:
     worker = function("app.handler", code=tmp_path, environment={"TABLE_NAME": "users"})
     async with running(worker) as executor:
         told = answer(await executor.invoke(invocation()))
-    expected = variables(worker, tmp_path, {}, told["AWS_LAMBDA_RUNTIME_API"])
+    scratch = Path(told["TMPDIR"])
+    expected = variables(worker, tmp_path, {}, told["AWS_LAMBDA_RUNTIME_API"], scratch=scratch)
     told.pop("LC_CTYPE", None)  # Python sets it itself where the locale of LANG is not installed
     stream = "AWS_LAMBDA_LOG_STREAM_NAME"
     assert told | {stream: ""} == expected | {stream: ""}

@@ -15,7 +15,7 @@ import structlog
 from bridge.executors import output as module
 from bridge.executors.output import CROWD, LINE_LIMIT, LINES_AT_ONCE, Origin, Output, log_line
 from tests.contracts.executor import invocation
-from tests.executors.surroundings import PATIENCE, Lines, Write, function, running
+from tests.executors.surroundings import PATIENCE, Lines, Write, function, running, said
 
 pytestmark = pytest.mark.anyio
 
@@ -181,7 +181,7 @@ async def test_a_flood_of_output_holds_up_the_handler_and_not_the_memory(write: 
 async def test_the_daemon_logs_each_line() -> None:
     with structlog.testing.capture_logs() as logs:
         log_line("said", stream="stderr", function="worker", mapping="orders", request_id="id-1")
-    assert logs == [
+    assert said(logs) == [
         {
             "event": "handler_output",
             "log_level": "info",
@@ -199,7 +199,9 @@ async def test_output_of_handlers_is_logged_unless_told_otherwise() -> None:
         async with running(function("telling.says")) as executor:
             asked = invocation({"say": "hello"}, mapping="orders")
             await executor.invoke(asked)
-    assert [(line["event"], line["line"], line["mapping"], line["request_id"], line["stream"]) for line in logs] == [
+    assert [
+        (line["event"], line["line"], line["mapping"], line["request_id"], line["stream"]) for line in said(logs)
+    ] == [
         ("handler_output", "hello", "orders", asked.request_id, "stdout"),
         ("handler_output", "hello", "orders", asked.request_id, "stderr"),
     ]

@@ -18,7 +18,7 @@ from bridge.function import Function
 from bridge.invocation import Failed, Outcome
 from tests.contracts.executor import ExecutorContract, answer, error, invocation
 from tests.executors.interpreters import interpreters
-from tests.executors.surroundings import PATIENCE, Lines, Write, alive, appears, function, running
+from tests.executors.surroundings import PATIENCE, Lines, Write, alive, appears, function, running, said
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +73,7 @@ async def test_the_right_version_is_no_warning() -> None:
     with structlog.testing.capture_logs() as logs:
         async with running(function("behaviours.echo", runtime=f"python{version}")) as executor:
             await executor.invoke(invocation())
-    assert logs == []
+    assert said(logs) == []
 
 
 async def test_an_interpreter_that_vanishes_uses_up_no_attempt(tmp_path: Path, write: Write) -> None:
@@ -117,7 +117,7 @@ async def test_an_init_that_fails_is_repeated_inside_the_invocation(write: Write
     with structlog.testing.capture_logs() as logs:
         async with running(write(code), output=Lines()) as executor:
             assert answer(await executor.invoke(invocation())) == "now"
-    (told,) = logs
+    (told,) = said(logs)
     assert (told["event"], told["log_level"]) == ("init_failed", "warning")
     assert (told["status"], told["error_type"]) == ("error", "RuntimeError")
 
@@ -148,7 +148,7 @@ async def test_an_init_that_hangs_is_killed_and_repeated(write: Write, monkeypat
         async with running(write(code, timeout=5.0)) as executor:
             # The second init counts as a part of the invocation.
             assert 3000 < answer(await executor.invoke(invocation())) <= 4800
-    assert [(line["event"], line["status"]) for line in logs] == [("init_failed", "timeout")]
+    assert [(line["event"], line["status"]) for line in said(logs)] == [("init_failed", "timeout")]
 
 
 async def test_an_init_that_hangs_twice_is_a_time_out(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,11 +221,11 @@ async def test_failures_are_logged_once_and_then_counted() -> None:
             first = await executor.invoke(invocation(mapping="orders"))
             await executor.invoke(invocation(mapping="orders"))
             await executor.invoke(invocation(mapping="returns"))
-    assert [(line["event"], line["log_level"], line["mapping"]) for line in logs] == [
+    assert [(line["event"], line["log_level"], line["mapping"]) for line in said(logs)] == [
         ("invocation_failed", "warning", "orders"),
         ("invocation_failed", "warning", "returns"),
     ]
-    told = logs[0]
+    told = said(logs)[0]
     assert told["function"] == "worker"
     assert told["request_id"] == first.request_id
     assert (told["kind"], told["error_type"], told["message"]) == ("function", "ValueError", "no")
