@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from bridge.config.aws import check_aws, partition_of
+from bridge.config.events import dead_letter, event_invoke
 from bridge.config.handler import check_handler, found
 from bridge.config.options import FunctionOptions
 from bridge.config.reader import Section, check_required, read, shown
@@ -30,7 +31,7 @@ MOST_VARIABLE_BYTES = 4096
 """RT-23: names and values of all variables together."""
 
 _NOT_YET = frozenset({
-    "ProvisionedConcurrentExecutions", "DeadLetterConfig", "EventInvokeConfig", "command", "url", "lambda", "reload",
+    "ProvisionedConcurrentExecutions", "command", "url", "lambda", "reload",
     "versions", "aliases", "debug",
 })  # fmt: skip
 _RUNTIMES_NOT_YET = ("nodejs", "provided")
@@ -61,9 +62,10 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Fun
     if kind == "python" and code and options.Handler:
         check_handler(options.Handler, code, python, options.Environment.Variables, section)
     settings = options.aws.over(aws)
+    arn = f"arn:{partition_of(settings.region)}:lambda:{settings.region}:{settings.account_id}:function:{name}"
     return Function(
         name=name,
-        arn=f"arn:{partition_of(settings.region)}:lambda:{settings.region}:{settings.account_id}:function:{name}",
+        arn=arn,
         kind=kind,
         runtime=options.Runtime or "",
         handler=options.Handler or "",
@@ -76,6 +78,8 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path) -> Fun
         idle_timeout=options.idle_timeout,
         python=python,
         credentials=options.credentials,
+        event_invoke=event_invoke(options.EventInvokeConfig, arn, section),
+        dead_letter=dead_letter(options.DeadLetterConfig, section),
         aws=settings,
         where=str(section.place),
     )

@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, options: str, part: str) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["ProvisionedConcurrentExecutions: 1", "DeadLetterConfig: {TargetArn: x}", "EventInvokeConfig: {}",
+    ["ProvisionedConcurrentExecutions: 1",
      "command: [./x]", "url: 'http://x'", "lambda: 'arn:x'", "reload: true", "versions: {}", "aliases: {}",
      "debug: true"],
 )  # fmt: skip
