@@ -23,7 +23,12 @@ def document(report: Report, limit: int) -> bytes:
     whole = msgspec.json.encode(_record(report, payloads=True))
     if len(whole) <= limit:
         return whole
-    return fitting(msgspec.json.encode(_record(report, payloads=False)), limit)
+    return fitting(without_payloads(report), limit)
+
+
+def without_payloads(report: Report) -> bytes:
+    """The record about an event that is too large for the target (DST-8)."""
+    return msgspec.json.encode(_record(report, payloads=False))
 
 
 def fitting(body: bytes, limit: int) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.destinations import CALL_TIMEOUT, Surroundings
-from bridge.destinations.report import attributes, body
+from bridge.destinations.report import attributes, body, without_payloads
+from bridge.errors import Rejected
 from bridge.mapping import SourceArn
 from bridge.pipeline.verdict import Report
 
@@ -29,6 +30,16 @@ class SqsDestination:
             name = {"QueueName": self._arn.resource, "QueueOwnerAWSAccountId": self._arn.account}
             self._url = str((await api.call("GetQueueUrl", name, timeout=CALL_TIMEOUT))["QueueUrl"])
         message = body(report, LIMIT - ATTRIBUTES if report.dead_letter else LIMIT)
+        try:
+            await api.call("SendMessage", self._request(report, message), timeout=CALL_TIMEOUT)
+        except Rejected:
+            bare = without_payloads(report)
+            if report.dead_letter or len(message) == len(bare):
+                raise
+            # A queue may have a limit of its own, and which characters it takes is its own matter too (DST-8).
+            await api.call("SendMessage", self._request(report, bare), timeout=CALL_TIMEOUT)
+
+    def _request(self, report: Report, message: bytes) -> dict[str, Any]:
         request: dict[str, Any] = {"QueueUrl": self._url, "MessageBody": message.decode(errors="replace")}
         if report.dead_letter:  # DST-21
             request["MessageAttributes"] = {
@@ -37,4 +48,4 @@ class SqsDestination:
         if report.record.trace:  # DST-10
             trace = {"DataType": "String", "StringValue": report.record.trace}
             request["MessageSystemAttributes"] = {"AWSTraceHeader": trace}
-        await api.call("SendMessage", request, timeout=CALL_TIMEOUT)
+        return request
