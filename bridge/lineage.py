@@ -10,6 +10,8 @@ MOST_FUNCTIONS = 16
 """In one lineage; those met longest ago are forgotten first."""
 MOST_HEADER = 4096
 """Characters of a header that is looked into."""
+MOST_REST = 1024
+"""Characters of its other members; more are dropped, so that the lineage always has room."""
 ENTRY = re.compile(r"([0-9a-f]{8}):([0-9]{1,5})")
 
 
@@ -28,8 +30,9 @@ def lengthened(trace: str, arn: str) -> str:
     entries = _entries(trace)
     count = entries.pop(_key(arn), 0) + 1  # last in order: met just now
     kept = [*entries.items(), (_key(arn), count)][-MOST_FUNCTIONS:]
-    rest = [part for part in trace[:MOST_HEADER].split(";") if part and not part.startswith("Lineage=")]
-    return ";".join([*rest, "Lineage=" + "|".join(f"{key}:{count}" for key, count in kept)])
+    rest = ";".join(part for part in trace[:MOST_HEADER].split(";") if part and not part.startswith("Lineage="))
+    lineage = "Lineage=" + "|".join(f"{key}:{count}" for key, count in kept)
+    return f"{rest};{lineage}" if rest and len(rest) <= MOST_REST else lineage
 
 
 def _entries(trace: str) -> dict[str, int]:
