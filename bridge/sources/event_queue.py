@@ -65,6 +65,7 @@ class EventQueue:
         self._known: dict[str, int] = {}
         """Request id -> bytes, of all events that are accepted or about to be."""
         self._bytes = 0
+        self._accepting: dict[str, _Change] = {}
         self._lines: dict[str, Line] = {}
         self._settings: dict[tuple[str, str], EventInvoke] = {}
         self._writer = _Writer(store)
@@ -96,6 +97,8 @@ class EventQueue:
         Raises Throttled when too much waits already, StateError when it cannot be written.
         """
         if request_id in self._known:
+            if same := self._accepting.get(request_id):
+                await self._writer.written(same)
             return
         if (
             len(self._known) >= self._most_events
@@ -105,10 +108,10 @@ class EventQueue:
             raise Throttled("Rate Exceeded.", code="TooManyRequestsException")
         now = time.time()
         event = Event(request_id, function, payload, now, now, qualifier or LATEST, trace=trace or new_trace(now))
+        change = _Change(added=event, then=lambda: self._accepted(event), failed=lambda: self._refused(event))
         self._know(event.waiting)
-        await self._writer.write(
-            _Change(added=event, then=lambda: self._accepted(event), failed=lambda: self.forget(event.waiting))
-        )
+        self._accepting[request_id] = change
+        await self._writer.write(change)
 
     def configure(self, function: str, qualifier: str, settings: EventInvoke | None) -> None:
         """From now on events of this function and qualifier go by ``settings``; none: by the configuration."""
@@ -169,7 +172,12 @@ class EventQueue:
         """Where its events are counted; none while nobody serves the function."""
         return self._meter(function)
 
+    def _refused(self, event: Event) -> None:
+        self._accepting.pop(event.request_id, None)
+        self.forget(event.waiting)
+
     def _accepted(self, event: Event) -> None:
+        self._accepting.pop(event.request_id, None)
         self.line(event.function).put(event.waiting)
         if meter := self._meter(event.function):
             meter.event_received()
@@ -298,6 +306,10 @@ class _Writer:
         self._queue.append(change)
         self.unwritten += change.size
         self._wake.set()
+        await self.written(change)
+
+    async def written(self, change: _Change) -> None:
+        """Returns when a change that is under way is on disk. Raises StateError when it is not."""
         await change.written.wait()
         if change.error:
             raise StateError(str(change.error))
