@@ -19,8 +19,7 @@ AT_ONCE = 16
 
 
 async def main(config: str, ledger: str, function: str, first: int, count: int) -> None:
-    settings = load(config)
-    daemon = Daemon(settings, lambda: settings)
+    daemon = Daemon(load(config), lambda: load(config))
     file = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     turns = anyio.CapacityLimiter(AT_ONCE)
 

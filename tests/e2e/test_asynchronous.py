@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sqlite3
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridge.snapshot import Snapshot
 from tests.e2e.harness import Bridge, Site
-from tests.servers import ACCOUNT, REGION
+from tests.servers import ACCOUNT, REGION, Server
 
 OBSERVER = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:observer"
 
@@ -27,10 +29,11 @@ def own_site(tmp_path: Path) -> Site:
     return site
 
 
-def worker(site: Site, setting: str = "", **options: object) -> None:
-    wants = {"OnSuccess": {"Destination": OBSERVER}, "OnFailure": {"Destination": OBSERVER}}
-    config = {"DestinationConfig": wants, **options}
-    site.function("worker", Handler="teller.handler", setting=setting, max_environments=3, EventInvokeConfig=config)
+def worker(site: Site, setting: str = "", told: str = OBSERVER, retries: int = 2, **options: Any) -> None:
+    wants = {"OnSuccess": {"Destination": told}, "OnFailure": {"Destination": told}}
+    config = {"DestinationConfig": wants, "MaximumRetryAttempts": retries}
+    options = {"max_environments": 3, "EventInvokeConfig": config, **options}
+    site.function("worker", Handler="teller.handler", setting=setting, **options)
 
 
 def taking(site: Site, first: int, count: int) -> Bridge:
@@ -105,7 +108,7 @@ def test_a_retry_is_remembered_with_its_time(own_site: Site) -> None:  # ASY-4
 
 
 def test_a_drain_lets_running_events_end_and_keeps_the_rest(own_site: Site) -> None:
-    worker(own_site, "", MaximumRetryAttempts=0)
+    worker(own_site, retries=0)
     bridge = taking(own_site, 0, 400)
     bridge.until(lambda: len(accepted(own_site)) == 400)
     took = bridge.stop()
@@ -114,3 +117,28 @@ def test_a_drain_lets_running_events_end_and_keeps_the_rest(own_site: Site) -> N
         bridge.until(lambda: not waiting(bridge.state()))
         assert bridge.metric("bridge_async_events_dropped_total", function="worker") == 0
     assert sorted(number for number, _ in told(own_site, "observer")) == list(range(400)), "each end is told once"
+
+
+def test_a_reload_of_the_function_loses_nothing(own_site: Site) -> None:  # ASY-11
+    worker(own_site)
+    with taking(own_site, 0, 400) as bridge:
+        bridge.until(lambda: len(told(own_site, "worker")) > 20)
+        worker(own_site, "another")
+        assert bridge.reload()["functions"] == ["worker"]
+        bridge.until(lambda: len({number for number, _ in told(own_site, "observer")}) == 400)
+    assert sorted(number for number, _ in told(own_site, "worker")) == list(range(400))
+
+
+def test_queues_are_told_and_get_what_is_given_up(one_site: Site, roto_server: Server) -> None:  # DST-10, DST-21
+    ends, letters = roto_server.queue(), roto_server.queue()
+    worker(one_site, "raise", told=ends.arn, retries=0, DeadLetterConfig={"TargetArn": letters.arn})
+    with taking(one_site, 5, 1) as bridge:
+        bridge.until(lambda: bool(letters.counts()[0] and ends.counts()[0]))
+    ((_, request_id),) = told(one_site, "worker")
+    (record,) = roto_server.client().receive_message(QueueUrl=ends.url)["Messages"]
+    context = json.loads(record["Body"])["requestContext"]
+    assert (context["condition"], context["requestId"]) == ("RetriesExhausted", request_id)
+    (letter,) = roto_server.client().receive_message(QueueUrl=letters.url, MessageAttributeNames=["All"])["Messages"]
+    assert letter["Body"] == "5"
+    attributes = {name: value["StringValue"] for name, value in letter["MessageAttributes"].items()}
+    assert attributes == {"RequestID": request_id, "ErrorCode": "200", "ErrorMessage": "5"}
