@@ -250,12 +250,15 @@ class Line:
 
     async def finish(self, request_id: str) -> None:
         """What was handed out is over. Raises StateError."""
-        await self._queue.finish(self._claimed[request_id])
-        self._claimed.pop(request_id, None)
+        if waiting := self._claimed.get(request_id):
+            await self._queue.finish(waiting)
+            self._claimed.pop(request_id, None)
 
     async def postpone(self, request_id: str, due_at: float, attempts: int) -> None:
         """What was handed out waits until ``due_at``, with the attempts that it has used up. Raises StateError."""
-        was = self._claimed[request_id]
+        was = self._claimed.get(request_id)
+        if was is None:
+            return
         now = msgspec.structs.replace(was, due_at=due_at, attempts=attempts, deliveries=was.deliveries + 1)
         await self._queue.postpone(now)
         if self._claimed.pop(request_id, None):

@@ -125,12 +125,10 @@ class InvocationPartition:
 
     async def hold(self, batch: Batch) -> tuple[Record, ...]:
         await anyio.lowlevel.checkpoint()
-        (record,) = batch.records
-        if not self._line.holds(record.id):
-            return batch.records
         if meter := self._events.meter(self._line.function):
-            meter.event_age(time.time() - record.arrived_at)
-        return ()
+            for record in batch.records:
+                meter.event_age(time.time() - record.arrived_at)
+        return tuple(record for record in batch.records if not self._line.holds(record.id))
 
     async def settle(
         self, done: Sequence[Record] = (), failed: Sequence[Record] = (), unstarted: Sequence[Record] = ()
