@@ -36,21 +36,21 @@ class AsyncInvocations:
         self, store: Store, aws: Aws, metrics: Metrics, buffer: Buffer, invoker: Callable[[str], Invoker | None]
     ) -> None:
         self._invoker = invoker
-        self.queue = EventQueue(store, self._meter)
+        self._events = EventQueue(store, self._meter)
         self._delivery = Delivery(aws, self._function, self._accept, self._meter)
-        self._supervisor = Supervisor(aws, metrics, buffer, store, Asynchronous(self.queue, self._delivery))
+        self._supervisor = Supervisor(aws, metrics, buffer, store, Asynchronous(self._events, self._delivery))
         self._seen: dict[str, None] = {}
         """Functions that have had events."""
         self._turn = anyio.Lock()
         self._draining = False
 
     def __repr__(self) -> str:
-        return f"<AsyncInvocations {self.queue!r}>"
+        return f"<AsyncInvocations {self._events!r}>"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Events are accepted and invoked inside. Raises StateError when the store cannot be read."""
-        async with self.queue.running(), self._supervisor.running(), anyio.create_task_group() as tasks:
+        async with self._events.running(), self._supervisor.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(self._follow, name="asynchronous events")
             try:
                 yield
@@ -64,11 +64,20 @@ class AsyncInvocations:
         JSON text, ``request_id`` a UUID that all attempts share (ASY-2), ``trace`` the caller's X-Ray trace header.
         Raises Throttled when too much waits already, StateError when it cannot be written.
         """
-        await self.queue.accept(function, qualifier, payload, request_id, trace=trace)
+        await self._events.accept(function, qualifier, payload, request_id, trace=trace)
 
     def configure(self, function: str, qualifier: str, settings: EventInvoke | None) -> None:
         """From now on events of this function and qualifier go by ``settings``; none: by the configuration (ASY-20)."""
-        self.queue.configure(function, qualifier, settings)
+        self._events.configure(function, qualifier, settings)
+
+    def waiting(self, function: str) -> int:
+        """Accepted events of a function that are not finished."""
+        return self._events.waiting(function)
+
+    @property
+    def total(self) -> int:
+        """Those of all functions."""
+        return self._events.total
 
     async def start(self) -> None:
         """Runs the events of each function that has had some and is in service, unless they run already."""
@@ -92,10 +101,10 @@ class AsyncInvocations:
         await self._supervisor.drain()
 
     async def _follow(self) -> None:
-        async for name in self.queue.functions():
+        async for name in self._events.functions():
             self._seen[name] = None
             if self._invoker(name) is None:
-                log.warning("async_events_without_function", function=name, events=self.queue.waiting(name))
+                log.warning("async_events_without_function", function=name, events=self._events.waiting(name))
             await self.start()
 
     async def _accept(self, function: str, qualifier: str, payload: bytes, request_id: str, trace: str) -> None:

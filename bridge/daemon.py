@@ -106,7 +106,8 @@ class Daemon:
         self._leash = Leash()
         self._store: Store | None = None
         self._supervisor: Supervisor | None = None
-        self._events: AsyncInvocations | None = None
+        self.queue: AsyncInvocations | None = None
+        """Takes asynchronous invocations; none while it starts."""
         self._hosts: TaskGroup | None = None
         self._aws: Aws
         self._stage: Stage
@@ -127,12 +128,6 @@ class Daemon:
         if self._supervisor is None:
             raise BridgeError("the daemon is still starting; try again in a moment")
         return self._supervisor
-
-    @property
-    def events(self) -> AsyncInvocations:
-        """Takes asynchronous invocations. Only while it runs."""
-        assert self._events is not None  # noqa: S101
-        return self._events
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> int:
         """Until a signal or ``stop``; gives the exit status. Started when the mappings are."""
@@ -170,8 +165,8 @@ class Daemon:
             await stack.enter_async_context(self._hosting())
             for function in self.settings.functions.values():
                 await self._host(function)
-            self._events = AsyncInvocations(self._store, self._aws, self.metrics, self._buffer, self._invoker)
-            await stack.enter_async_context(self._events.running())
+            self.queue = AsyncInvocations(self._store, self._aws, self.metrics, self._buffer, self._invoker)
+            await stack.enter_async_context(self.queue.running())
             self._supervisor = Supervisor(self._aws, self.metrics, self._buffer, self._store)
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():
@@ -202,7 +197,8 @@ class Daemon:
         with anyio.move_on_after(self.settings.shutdown_grace) as grace:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.supervisor.drain)
-                tasks.start_soon(self.events.drain)
+                if self.queue:
+                    tasks.start_soon(self.queue.drain)
         if grace.cancelled_caught:
             left = {view.name: view.in_flight for view in self.snapshot().mappings if view.in_flight}
             log.warning("shutdown_grace_over", grace=self.settings.shutdown_grace, cancelled=left)
@@ -291,8 +287,9 @@ class Daemon:
         async with anyio.create_task_group() as tasks:
             for name in stale:
                 tasks.start_soon(self.supervisor.remove, name)
-            for name in changed:
-                tasks.start_soon(self.events.stop, name)  # ASY-11
+            if self.queue:
+                for name in changed:
+                    tasks.start_soon(self.queue.stop, name)  # ASY-11
         for name in changed & self._functions.keys():
             await self._dismiss(name)
         fixed = {name: getattr(old, name) for name in RESTART_ONLY}
@@ -300,7 +297,8 @@ class Daemon:
         for name, function in new.functions.items():
             if name not in self._functions:
                 await self._host(function)
-        await self.events.start()
+        if self.queue:
+            await self.queue.start()
         running = {supervised.mapping.name for supervised in self.supervisor.mappings}
         for name, mapping in new.mappings.items():
             if name not in running:
@@ -349,7 +347,7 @@ class Daemon:
         )
 
     def _view_of(self, invoker: Invoker) -> FunctionView:
-        events = self._events.queue.waiting(invoker.function.name) if self._events else 0
+        events = self.queue.waiting(invoker.function.name) if self.queue else 0
         return msgspec.structs.replace(view_of(invoker), events=events)
 
     async def pause(self, name: str, *, wait: bool) -> MappingView:

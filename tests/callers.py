@@ -111,7 +111,7 @@ class Callers:
 
     async def finished(self, within: float = 100_000) -> None:
         """Returns when no event is left."""
-        await self.until(lambda: not self.invocations.queue.total, within)
+        await self.until(lambda: not self.invocations.total, within)
 
     async def until(self, condition: Callable[[], bool], within: float = 100_000) -> None:
         with anyio.fail_after(within):

@@ -25,7 +25,8 @@ async def main(config: str, ledger: str, function: str, first: int, count: int) 
 
     async def take(number: int) -> None:
         async with turns:
-            await daemon.events.accept(function, "", str(number).encode(), str(uuid.uuid4()))
+            assert daemon.queue
+            await daemon.queue.accept(function, "", str(number).encode(), str(uuid.uuid4()))
             os.write(file, f"{number}\n".encode())
 
     async with anyio.create_task_group() as tasks:
