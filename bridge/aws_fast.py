@@ -3,6 +3,7 @@ cost. Where to call, how, and with which credentials it is told by the SDK."""
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping as Dict
@@ -57,6 +58,8 @@ _QUERY_ERROR = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<(ErrorResponse|Response|Error
 _write = msgspec.json.Encoder().encode
 _read = msgspec.json.Decoder(dict[str, Any]).decode
 log = structlog.get_logger()
+LARGE = 1 << 20
+"""Bytes of a body that is not sent in one go."""
 
 
 class Clock:
@@ -183,7 +186,7 @@ class FastClient:
         headers = self._signer.sign(self._targets[operation], body, keys, at)
         try:
             response = await self._session.post(
-                self._url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy
+                self._url, data=_sent(body), headers=headers, allow_redirects=False, proxy=self._proxy
             )
             return Answer(response.status, response.headers, await response.read(), at)
         except (aiohttp.ClientError, OSError) as error:
@@ -231,3 +234,8 @@ def host_of(url: str) -> str:
     host = f"[{name}]" if ":" in name else name
     usual = {"http": 80, "https": 443}[parts.scheme]
     return host if parts.port in (None, usual) else f"{host}:{parts.port}"
+
+
+def _sent(body: bytes) -> bytes | io.BytesIO:
+    """A large body goes in parts, between which others have their turn: aiohttp warns otherwise."""
+    return io.BytesIO(body) if len(body) > LARGE else body

@@ -16,6 +16,7 @@ import structlog
 
 from bridge import __version__
 from bridge.admin.server import AdminServer
+from bridge.asynchronous import AsyncInvocations
 from bridge.aws import Aws, Credentials
 from bridge.errors import BridgeError, ConfigError
 from bridge.executors import EXECUTORS, Executor, Surroundings
@@ -105,6 +106,8 @@ class Daemon:
         self._leash = Leash()
         self._store: Store | None = None
         self._supervisor: Supervisor | None = None
+        self.queue: AsyncInvocations | None = None
+        """Takes asynchronous invocations; none while it starts."""
         self._hosts: TaskGroup | None = None
         self._aws: Aws
         self._stage: Stage
@@ -162,6 +165,8 @@ class Daemon:
             await stack.enter_async_context(self._hosting())
             for function in self.settings.functions.values():
                 await self._host(function)
+            self.queue = AsyncInvocations(self._store, self._aws, self.metrics, self._buffer, self._invoker)
+            await stack.enter_async_context(self.queue.running())
             self._supervisor = Supervisor(self._aws, self.metrics, self._buffer, self._store)
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():
@@ -190,7 +195,10 @@ class Daemon:
         self._notifier.stopping("draining")
         log.info("draining", grace=self.settings.shutdown_grace)
         with anyio.move_on_after(self.settings.shutdown_grace) as grace:
-            await self.supervisor.drain()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.supervisor.drain)
+                if self.queue:
+                    tasks.start_soon(self.queue.drain)
         if grace.cancelled_caught:
             left = {view.name: view.in_flight for view in self.snapshot().mappings if view.in_flight}
             log.warning("shutdown_grace_over", grace=self.settings.shutdown_grace, cancelled=left)
@@ -242,6 +250,11 @@ class Daemon:
             meter.close()
             ended.set()
 
+    def _invoker(self, name: str) -> Invoker | None:
+        """Of a function in service."""
+        hosted = self._functions.get(name)
+        return hosted.invoker if hosted else None
+
     async def _dismiss(self, name: str) -> None:
         hosted = self._functions.pop(name)
         hosted.stop.set()
@@ -274,6 +287,9 @@ class Daemon:
         async with anyio.create_task_group() as tasks:
             for name in stale:
                 tasks.start_soon(self.supervisor.remove, name)
+            if self.queue:
+                for name in changed:
+                    tasks.start_soon(self.queue.stop, name)  # ASY-11
         for name in changed & self._functions.keys():
             await self._dismiss(name)
         fixed = {name: getattr(old, name) for name in RESTART_ONLY}
@@ -281,6 +297,8 @@ class Daemon:
         for name, function in new.functions.items():
             if name not in self._functions:
                 await self._host(function)
+        if self.queue:
+            await self.queue.start()
         running = {supervised.mapping.name for supervised in self.supervisor.mappings}
         for name, mapping in new.mappings.items():
             if name not in running:
@@ -325,8 +343,12 @@ class Daemon:
             buffered_bytes=self._buffer.held,
             max_buffered_bytes=self._buffer.limit,
             mappings=tuple(supervised.view() for supervised in mappings),
-            functions=tuple(view_of(hosted.invoker) for hosted in self._functions.values()),
+            functions=tuple(self._view_of(hosted.invoker) for hosted in self._functions.values()),
         )
+
+    def _view_of(self, invoker: Invoker) -> FunctionView:
+        events = self.queue.waiting(invoker.function.name) if self.queue else 0
+        return msgspec.structs.replace(view_of(invoker), events=events)
 
     async def pause(self, name: str, *, wait: bool) -> MappingView:
         """Control: KeyError when there is no such mapping."""

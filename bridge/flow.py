@@ -15,11 +15,12 @@ from bridge.filtering import compile_filter
 from bridge.invocation import Failed, Outcome, Succeeded
 from bridge.mapping import Mapping
 from bridge.pipeline.breaker import Breaker
-from bridge.pipeline.verdict import Verdict
+from bridge.pipeline.verdict import Discard, Verdict
 from bridge.record import Batch, Page, Record
 from bridge.snapshot import Failure
 
 if TYPE_CHECKING:
+    from bridge.destinations.delivery import Delivery
     from bridge.invoker import Invoker, Lane
     from bridge.sources import Source
     from bridge.telemetry.metrics import MappingMeter
@@ -127,6 +128,8 @@ class Flow(msgspec.Struct, eq=False):
     breaker: Breaker
     meter: MappingMeter
     tally: Tally
+    delivery: Delivery | None = None
+    """Where reports go; none: nowhere."""
     polled: bool = False
     """Since its source was opened."""
 
@@ -171,6 +174,19 @@ class Flow(msgspec.Struct, eq=False):
             duration_ms=round(outcome.duration * 1000, 1),
             attempt=batch.attempt,
         )
+
+    def discarded(self, discards: Sequence[Discard]) -> None:
+        """Writes down what is given up (AsyncEventsDropped)."""
+        self.tally.failed += len(discards)
+        for record, condition in discards:
+            self.invoker.meter.event_dropped(condition)
+            log.warning(
+                "async_event_dropped",
+                function=self.mapping.function,
+                request_id=record.request_id,
+                condition=condition,
+                attempts=record.attempts,
+            )
 
     def _count_failed(self, batch: Batch, outcome: Outcome, verdict: Verdict) -> None:
         """ESM-97: a non-empty failure list counts all events of its invocation."""

@@ -102,6 +102,18 @@ class Logging(msgspec.Struct, frozen=True, kw_only=True):
     """``AWS_LAMBDA_LOG_GROUP_NAME``, where it is not the usual one."""
 
 
+class EventInvoke(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of the asynchronous events of a function, version or alias (ASY-20): AWS's EventInvokeConfig."""
+
+    retries: int = 2
+    """``MaximumRetryAttempts``, 0 to 2 (ASY-4)."""
+    max_age: float = 21_600.0
+    """``MaximumEventAgeInSeconds``, 60 to 21,600 (ASY-6)."""
+    on_success: str = ""
+    """ARN of the destination; empty: none."""
+    on_failure: str = ""
+
+
 class Function(msgspec.Struct, frozen=True, kw_only=True):
     """A handler's settings, checked. Seconds, MiB for ``memory`` (as AWS)."""
 
@@ -132,6 +144,10 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     """Whether environments are replaced when the code changes."""
     credentials: str = "inherit"
     """``inherit`` or ``none``: whether children get the configured AWS chain."""
+    event_invoke: EventInvoke = EventInvoke()
+    """Of the unqualified function; versions and aliases do not inherit it (ASY-20)."""
+    dead_letter: str = ""
+    """``DeadLetterConfig.TargetArn``, for all versions (DST-20); empty: none."""
     aws: AwsSettings = AwsSettings()
     endpoint: Endpoint | None = None
     """Of a ``url`` function."""

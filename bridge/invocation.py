@@ -20,6 +20,8 @@ class Invocation(msgspec.Struct, frozen=True):
     request_id: str
     mapping: str = ""
     trace_id: str = ""
+    qualifier: str = ""
+    """Version or alias; empty: the unqualified function."""
 
 
 class Succeeded(msgspec.Struct, frozen=True):

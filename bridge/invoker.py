@@ -23,6 +23,9 @@ log = structlog.get_logger()
 OVERTIME = 45.0
 """Seconds beyond the function's timeout for an executor to start code (twice the init limit) and to kill it."""
 
+RATE_EXCEEDED = b'{"errorType":"TooManyRequestsException","errorMessage":"Rate Exceeded."}'
+"""INV-11."""
+
 ERROR_TYPES: dict[str, Literal["unhandled", "timeout", "exit", "oom"]] = {
     "function": "unhandled",
     "timeout": "timeout",
@@ -62,6 +65,11 @@ class Invoker:
         return self._executor
 
     @property
+    def meter(self) -> FunctionMeter:
+        """Where what happens to the function is counted."""
+        return self._meter
+
+    @property
     def limit(self) -> int:
         """Invocations at once."""
         return self.function.concurrency
@@ -77,9 +85,10 @@ class Invoker:
         return tuple(self._lanes)
 
     @contextmanager
-    def lane(self, mapping: str) -> Iterator[Lane]:
-        """A mapping's place in the queue for slots, for as long as the mapping runs."""
-        lane = Lane(self, mapping)
+    def lane(self, mapping: str, *, rejects: bool = False) -> Iterator[Lane]:
+        """A mapping's place in the queue for slots, for as long as the mapping runs. ``rejects``: while the reserved
+        concurrency is 0 its batches do not wait, but fail (ASY-9)."""
+        lane = Lane(self, mapping, rejects=rejects)
         self._lanes.append(lane)
         try:
             yield lane
@@ -90,6 +99,9 @@ class Invoker:
     async def invoke(self, invocation: Invocation) -> Outcome:
         """One attempt in a slot that the caller holds. Never raises for what the handler does."""
         outcome: Outcome | None = None
+        if self.limit == 0:
+            self._meter.throttled()
+            return Failed("reserved_zero", RATE_EXCEEDED, invocation.request_id)
         with anyio.move_on_after(self.function.timeout + OVERTIME):
             outcome = await self._executor.invoke(invocation)
         if outcome is None:
@@ -120,7 +132,7 @@ class Invoker:
     def grant(self) -> None:
         """Gives free slots to waiting batches, one mapping after the other."""
         passed = 0
-        while self.busy < self.limit and passed < len(self._lanes):
+        while (self.busy < self.limit or self.limit == 0) and passed < len(self._lanes):
             lane = self._lanes[0]
             self._lanes.rotate(-1)
             if lane.admit():
@@ -147,8 +159,9 @@ class Invoker:
 class Lane:
     """One mapping's claim on the slots of a function."""
 
-    def __init__(self, invoker: Invoker, mapping: str) -> None:
+    def __init__(self, invoker: Invoker, mapping: str, *, rejects: bool) -> None:
         self.mapping = mapping
+        self._rejects = rejects
         self.limit: int | None = None
         """The mapping's own concurrency (MaximumConcurrency, SQS-16; lowered after errors, SQS-34)."""
         self.collecting = 0
@@ -167,7 +180,7 @@ class Lane:
         free slot at once. So a mapping never holds more than one received batch that waits, and messages are not
         received, and their receive count not raised, for nothing."""
         if self._invoker.limit == 0:
-            return False
+            return self._rejects
         return self.collecting + self.waiting == 0 or self._invoker.spare > 0
 
     @contextmanager
@@ -205,6 +218,8 @@ class Lane:
 
     def admit(self) -> bool:
         """Lets the first waiting batch go, if this mapping may run one more."""
+        if self._invoker.limit == 0 and not self._rejects:
+            return False
         if not self._queue or (self.limit is not None and self.busy >= self.limit):
             return False
         self.busy += 1

@@ -286,7 +286,8 @@ class _Server:
 
 def planned(mappings: Iterable[Mapping], functions: Dict[str, Function]) -> dict[Site, Queues]:
     """The queues for these mappings with their attributes: hidden for 6 x Timeout, at least 30 s (SQS-27), with a
-    dead-letter queue after 5 receives (SQS-37), FIFO by suffix (SQS-62)."""
+    dead-letter queue after 5 receives (SQS-37), FIFO by suffix (SQS-62). Those that functions only tell of asynchronous
+    events are queues and no more."""
     plans: dict[Site, Queues] = {}
     for mapping in mappings:
         arn = mapping.source_arn
@@ -302,7 +303,17 @@ def planned(mappings: Iterable[Mapping], functions: Dict[str, Function]) -> dict
             "VisibilityTimeout": str(max(visibility, before)),
             "RedrivePolicy": json.dumps(redrive),
         }
+    for arn in _told_queues(functions.values()):
+        plans.setdefault((arn.account, arn.region), {}).setdefault(arn.resource, {})
     return plans
+
+
+def _told_queues(functions: Iterable[Function]) -> list[SourceArn]:
+    """The queues that are told how asynchronous events end."""
+    settings = [(function.event_invoke, function.dead_letter) for function in functions]
+    targets = [target for ends, letters in settings for target in (ends.on_success, ends.on_failure, letters)]
+    arns = [SourceArn.parse(target) for target in targets if target]
+    return [arn for arn in arns if arn.service == "sqs"]
 
 
 def variables(port: int, folder: Path) -> dict[str, str]:

@@ -28,11 +28,16 @@ class Record(msgspec.Struct, frozen=True, eq=False):
     attempts: int = 0
     """Invocations it already used up (asynchronous events; elsewhere 0)."""
     held_until: float = inf
-    """Monotonic seconds, fixed at receive: when the source takes it back by itself."""
+    """Monotonic seconds, fixed at receive: when the source takes it back by itself. A verdict says otherwise about an
+    asynchronous event that failed: then it is when the next attempt may start."""
     receipt: Any = None
     """Whatever the source needs to settle it. Nobody else looks inside."""
     request_id: str | None = None
     """Asynchronous events keep one request id over all attempts."""
+    qualifier: str = ""
+    """Version or alias that an asynchronous event is for; empty: what the mapping says."""
+    trace: str = ""
+    """X-Ray trace header that it came with."""
 
 
 class Page(msgspec.Struct, frozen=True, eq=False):

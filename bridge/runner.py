@@ -1,4 +1,4 @@
-"""The straight path of a record: fetch, filter, batch, invoke, decide, settle."""
+"""The straight path of a record: fetch, filter, batch, admit, invoke, decide, report, settle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bridge.errors import Draining, HoldLost, PartitionEnded
 from bridge.flow import Flow
 from bridge.invocation import Invocation, Outcome
 from bridge.pipeline.batcher import Batcher
-from bridge.pipeline.verdict import Now, decide
+from bridge.pipeline.verdict import Now, Policy, Verdict, admit, decide
 from bridge.record import Batch, Page, Record
 from bridge.snapshot import Gate, RunnerView
 
@@ -131,7 +131,7 @@ class Runner:
         kept, removed = flow.arrived(page)
         self._polled(page, wait >= LONG_POLL and not page.records)
         if removed:
-            await self._settle(done=removed)  # SQS-65
+            await self._settle(done=removed, held=removed)  # SQS-65
         self._batcher.add(kept, anyio.current_time())
 
     async def _process(self, batch: Batch) -> None:
@@ -142,11 +142,13 @@ class Runner:
             async with self._slot(queue.pop()) as batch:
                 if not batch.records:
                     continue
-                outcome = await self._invoke(batch)
-            verdict = decide(batch, outcome, flow.source.policy(), Now(anyio.current_time(), time.time()))
-            flow.ended(batch, outcome, verdict, luck := random.random())  # noqa: S311 - jitter
-            self._ended(outcome)
-            await self._settle(done=verdict.done, failed=verdict.failed)
+                policy = flow.source.policy(batch)
+                ended = admit(batch, policy, _now()) or await self._invoke(batch)
+            luck = random.random()  # noqa: S311 - jitter
+            verdict = ended if isinstance(ended, Verdict) else self._decide(batch, ended, policy, luck)
+            await self._report(verdict)
+            given_up = tuple(record for record, _ in verdict.discard)
+            await self._settle(done=(*verdict.done, *given_up), failed=verdict.failed, held=_left(batch, verdict))
             if verdict.retry:
                 self._started = ()
                 queue.extend(reversed(verdict.retry))
@@ -159,9 +161,32 @@ class Runner:
         self._started = batch.records
         payload = flow.source.event(batch, {})
         flow.meter.batch(len(batch.records), len(payload))
-        invocation = Invocation(payload, batch.records[0].request_id or str(uuid.uuid4()), flow.mapping.name)
+        first = batch.records[0]
+        invocation = Invocation(
+            payload,
+            first.request_id or str(uuid.uuid4()),
+            flow.mapping.name,
+            first.trace,
+            first.qualifier or flow.mapping.qualifier,
+        )
         self._at("invoking", f"{len(batch.records)} records, request {invocation.request_id}")
         return await flow.invoker.invoke(invocation)
+
+    def _decide(self, batch: Batch, outcome: Outcome, policy: Policy, luck: float) -> Verdict:
+        verdict = decide(batch, outcome, policy, _now())
+        self._flow.ended(batch, outcome, verdict, luck)
+        self._ended(outcome)
+        return verdict
+
+    async def _report(self, verdict: Verdict) -> None:
+        """What is given up is somewhere safe before it is settled."""
+        flow = self._flow
+        if verdict.discard:
+            flow.discarded(verdict.discard)
+        for report in verdict.reports:
+            self._at("reporting", f"to {report.target}")
+            if flow.delivery:
+                await flow.delivery.send(report, flow.invoker.function)
 
     async def _may_receive(self) -> None:
         """The gates before a receive. They keep messages in the queue, where no receive is counted against them."""
@@ -198,16 +223,16 @@ class Runner:
             self._flow.lane.release()
 
     async def _settle(
-        self, done: Sequence[Record] = (), failed: Sequence[Record] = (), unstarted: Sequence[Record] = ()
+        self, done: Sequence[Record] = (), failed: Sequence[Record] = (), *, held: Sequence[Record]
     ) -> None:
-        """Shielded: what was decided is carried out also while being cancelled."""
-        records = (*done, *failed, *unstarted)
-        self._at("settling", f"{len(records)} records")
-        self._let_go(records)
+        """Shielded: what was decided is carried out also while being cancelled. ``held``: the same records as they were
+        received, which a verdict may have changed."""
+        self._at("settling", f"{len(held)} records")
+        self._let_go(held)
         with anyio.CancelScope(shield=True) as self._settling:
-            await self._partition.settle(done=done, failed=failed, unstarted=unstarted)
+            await self._partition.settle(done=done, failed=failed)
         if self._settling.cancelled_caught:
-            log.warning("settle_cut_short", mapping=self._flow.mapping.name, records=len(records))
+            log.warning("settle_cut_short", mapping=self._flow.mapping.name, records=len(held))
         self._settling = None
 
     async def _give_back(self) -> None:
@@ -264,3 +289,15 @@ class Runner:
         if lane.limit is not None and lane.busy >= lane.limit:
             return "concurrency", f"{lane.busy} of {lane.limit} invocations of this mapping run"
         return "slot", f"{invoker.busy} of {invoker.limit} environments of {invoker.function.name} are busy"
+
+
+def _now() -> Now:
+    return Now(anyio.current_time(), time.time())
+
+
+def _left(batch: Batch, verdict: Verdict) -> Sequence[Record]:
+    """The records of the batch that it is over with."""
+    if not verdict.retry:
+        return batch.records
+    again = {record for more in verdict.retry for record in more.records}
+    return tuple(record for record in batch.records if record not in again)

@@ -79,6 +79,8 @@ class FunctionView(msgspec.Struct, frozen=True, kw_only=True):
     waiting: dict[str, int] = {}
     invocations: int = 0
     errors: int = 0
+    events: int = 0
+    """Asynchronous events that are accepted and not finished."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,8 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import anyio
 import structlog
@@ -19,12 +20,14 @@ from bridge.invoker import Invoker
 from bridge.mapping import Mapping
 from bridge.pipeline.breaker import Breaker
 from bridge.snapshot import Failure, Gate, MappingView
-from bridge.sources import SOURCES, Source, Surroundings
+from bridge.sources import ASYNCHRONOUS, SOURCES, Source, Surroundings
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from bridge.aws import Aws
+    from bridge.destinations.delivery import Delivery
+    from bridge.sources.event_queue import EventQueue
     from bridge.telemetry.metrics import MappingMeter, Metrics
 
 log = structlog.get_logger()
@@ -48,11 +51,26 @@ class Pauses(Protocol):
     async def resume(self, uuid: str) -> None: ...
 
 
+class Asynchronous(NamedTuple):
+    """What the sources of asynchronous events need besides."""
+
+    events: EventQueue
+    delivery: Delivery
+
+
 class Supervised:
     """One mapping: opens its source, runs its crews, and starts them again with back-off when they fall."""
 
     def __init__(
-        self, mapping: Mapping, invoker: Invoker, aws: Aws, meter: MappingMeter, buffer: Buffer, *, paused: bool
+        self,
+        mapping: Mapping,
+        invoker: Invoker,
+        aws: Aws,
+        meter: MappingMeter,
+        buffer: Buffer,
+        *,
+        paused: bool,
+        asynchronous: Asynchronous | None = None,
     ) -> None:
         self.mapping = mapping
         self.paused = paused
@@ -60,6 +78,7 @@ class Supervised:
         self._aws = aws
         self._meter = meter
         self._buffer = buffer
+        self._asynchronous = asynchronous
         self._breaker = Breaker()
         self._tally = Tally()
         self._flow: Flow | None = None
@@ -133,8 +152,10 @@ class Supervised:
     async def _open_and_run(self) -> None:
         mapping, function = self.mapping, self._invoker.function
         kind = source_class(mapping)
-        surroundings = Surroundings(self._aws, self._meter, function.timeout, self._told)
-        with self._invoker.lane(mapping.name) as lane:
+        asynchronous = self._asynchronous
+        events = asynchronous.events if asynchronous else None
+        surroundings = Surroundings(self._aws, self._meter, function.timeout, self._told, function, events)
+        with self._invoker.lane(mapping.name, rejects=kind.rejects) as lane:
             async with kind(mapping, surroundings) as source:
                 self._flow = Flow(
                     mapping=mapping,
@@ -143,9 +164,10 @@ class Supervised:
                     invoker=self._invoker,
                     lane=lane,
                     buffer=self._buffer,
-                    breaker=self._breaker,
+                    breaker=self._breaker if kind.probes else Breaker(inf),
                     meter=self._meter,
                     tally=self._tally,
+                    delivery=asynchronous.delivery if asynchronous else None,
                 )
                 await self._run_partitions(source, self._flow)
 
@@ -300,8 +322,11 @@ class Supervised:
 class Supervisor:
     """All mappings of the daemon."""
 
-    def __init__(self, aws: Aws, metrics: Metrics, buffer: Buffer, pauses: Pauses) -> None:
+    def __init__(
+        self, aws: Aws, metrics: Metrics, buffer: Buffer, pauses: Pauses, asynchronous: Asynchronous | None = None
+    ) -> None:
         self._aws = aws
+        self._asynchronous = asynchronous
         self._metrics = metrics
         self._buffer = buffer
         self._pauses = pauses
@@ -336,7 +361,9 @@ class Supervisor:
         assert self._tasks is not None  # noqa: S101 - only inside running()
         meter = self._metrics.mapping_meter(mapping.name, mapping.source, mapping.function)
         paused = mapping.uuid in await self._pauses.paused()
-        supervised = Supervised(mapping, invoker, self._aws, meter, self._buffer, paused=paused)
+        supervised = Supervised(
+            mapping, invoker, self._aws, meter, self._buffer, paused=paused, asynchronous=self._asynchronous
+        )
         self._mappings[mapping.name] = supervised
         ended = self._ended[mapping.name] = anyio.Event()
         self._tasks.start_soon(self._run, supervised, meter, ended, name=f"mapping {mapping.name}")
@@ -394,8 +421,8 @@ class Supervisor:
 
 
 def source_class(mapping: Mapping) -> type[Source]:
-    """The class that SOURCES names for the mapping's kind of source."""
-    module, _, name = SOURCES[mapping.source].partition(":")
+    """The class that SOURCES or ASYNCHRONOUS name for the mapping's kind of source."""
+    module, _, name = {**SOURCES, **ASYNCHRONOUS}[mapping.source].partition(":")
     kind: type[Source] = getattr(import_module(module), name)
     return kind
 

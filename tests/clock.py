@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from typing import Any
+
+import pytest
 
 
 class SkippingSelector(selectors.DefaultSelector):
@@ -38,6 +41,11 @@ class SkippingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return super().time() + self._skipping.skipped
 
+    @property
+    def skipped(self) -> float:
+        """Seconds of sleep that did not take place."""
+        return self._skipping.skipped
+
     async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("a child process lives in real time: use the ordinary loop")
 
@@ -47,3 +55,19 @@ class SkippingLoop(asyncio.SelectorEventLoop):
 
 SKIPPING = ("asyncio", {"loop_factory": SkippingLoop})
 """What a module's ``anyio_backend`` fixture returns to own the clock."""
+
+
+_real_time = time.time
+
+
+def wall() -> float:
+    """What ``time.time`` gives where the clock is owned: it runs ahead by the same sleeps."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SkippingLoop)
+    return _real_time() + loop.skipped
+
+
+@pytest.fixture
+def owned_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One clock drives wall and monotonic time."""
+    monkeypatch.setattr(time, "time", wall)

@@ -13,17 +13,19 @@ import bridge
 ROOT = Path(bridge.__file__).parent
 
 LAYERS = [
-    {"errors", "nearest", "record", "invocation", "function", "mapping", "filtering", "operators", "snapshot"},
+    {"errors", "nearest", "record", "invocation", "function", "mapping", "filtering", "operators", "snapshot",
+     "event", "lineage"},
     {"pipeline"},
     {
         "leash", "init", "aws", "aws_sdk", "aws_fast", "sigv4", "faults", "notify", "telemetry", "sources", "executors",
-        "stores", "samples", "runtimes",
+        "stores", "samples", "runtimes", "destinations",
     },
     {"settings", "config"},
     {"invoker", "flow"},
     {"runner"},
     {"crew"},
     {"supervisor"},
+    {"asynchronous"},
     {"local"},
     {"daemon", "admin"},
     {"demo"},
@@ -31,7 +33,10 @@ LAYERS = [
 ]  # fmt: skip
 """From the bottom to the top. A module imports from its own layer and those below it."""
 
-SIBLINGS = {("sources", "executors"), ("executors", "sources"), ("telemetry", "sources"), ("stores", "sources")}
+SIBLINGS = {
+    ("sources", "executors"), ("executors", "sources"), ("telemetry", "sources"), ("stores", "sources"),
+    ("sources", "stores"), ("destinations", "sources"), ("destinations", "stores"), ("sources", "destinations"),
+}  # fmt: skip
 """Pairs of one layer that must not know each other."""
 
 

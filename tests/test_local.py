@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 
 from bridge.aws import Aws
 from bridge.errors import BridgeError, UsageError
-from bridge.function import AwsSettings, Function
+from bridge.function import AwsSettings, EventInvoke, Function
 from bridge.leash import Leash
 from bridge.local import LocalEndpoint, free_port, planned
 from bridge.mapping import Mapping, SourceArn
@@ -55,6 +55,16 @@ def installed() -> None:
 
 
 # What is planned.
+
+
+def test_queues_that_are_told_of_asynchronous_events_are_made_too() -> None:  # DST-1, DST-20
+    place = f"arn:aws:sqs:{EU}:{ALICE}"
+    told = EventInvoke(on_success=f"{place}:done", on_failure="arn:aws:s3:::bucket")
+    teller = msgspec.structs.replace(function(), event_invoke=told, dead_letter=f"{place}:orders")
+    queues = planned([mapping("orders")], {"worker": teller})[ALICE, EU]
+    assert queues["done"] == {}
+    assert list(queues) == ["orders-dlq", "orders", "done"]
+    assert "RedrivePolicy" in queues["orders"]
 
 
 @pytest.mark.parametrize(

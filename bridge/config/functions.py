@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from bridge.config.aws import check_aws
+from bridge.config.events import dead_letter, event_invoke
 from bridge.config.handler import check_bootstrap, check_handler, check_node_handler, found
 from bridge.config.options import FunctionOptions, LoggingOptions
 from bridge.config.reader import Section, check_required, read
@@ -26,7 +27,7 @@ MOST_VARIABLE_BYTES = 4096
 """RT-23: names and values of all variables together."""
 
 _NOT_YET = frozenset({
-    "DeadLetterConfig", "EventInvokeConfig", "versions", "aliases", "debug",
+    "versions", "aliases", "debug",
 })  # fmt: skip
 _WITHOUT_MEANING_HERE = frozenset({
     "Architectures", "Code", "CodeSigningConfigArn", "CodeSize", "Description", "EphemeralStorage", "FileSystemConfigs",
@@ -59,9 +60,10 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path, *, loc
     elif runs.kind == "provided" and code and not runs.command:
         check_bootstrap(code, section)
     settings = options.aws.over(aws)
+    arn = function_arn(name, settings)
     return Function(
         name=name,
-        arn=function_arn(name, settings),
+        arn=arn,
         kind=runs.kind,
         runtime=options.Runtime or "",
         handler=options.Handler or "",
@@ -78,6 +80,8 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path, *, loc
         command=runs.command,
         reload=local if options.reload is None else options.reload,
         credentials=options.credentials,
+        event_invoke=event_invoke(options.EventInvokeConfig, arn, section),
+        dead_letter=dead_letter(options.DeadLetterConfig, section),
         aws=settings,
         logging=_logging(options.LoggingConfig, section),
         where=str(section.place),

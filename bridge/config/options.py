@@ -62,6 +62,70 @@ class LoggingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = None
 
 
+class DestinationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One destination."""
+
+    Destination: Annotated[
+        str | None,
+        Meta(
+            description="ARN of an SQS standard queue, SNS standard topic, EventBridge bus, function, or (of failures)"
+            " S3 bucket.",
+            examples=["arn:aws:sqs:eu-west-1:123456789012:done"],
+        ),
+    ] = None
+
+
+class DestinationConfigOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is told how asynchronous events end."""
+
+    OnSuccess: Annotated[
+        DestinationOptions,
+        Meta(
+            description="Gets a record about each event that succeeded.",
+            examples=[{"Destination": "arn:aws:sqs:eu-west-1:123456789012:done"}],
+        ),
+    ] = DestinationOptions()
+    OnFailure: Annotated[
+        DestinationOptions,
+        Meta(
+            description="Gets a record about each event that is given up.",
+            examples=[{"Destination": "arn:aws:s3:::failed-events"}],
+        ),
+    ] = DestinationOptions()
+
+
+class EventInvokeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What becomes of asynchronous events."""
+
+    MaximumRetryAttempts: Annotated[
+        Annotated[int, Meta(ge=0, le=2)] | None,
+        Meta(description="Retries after function errors, 0 to 2: after 60 s, then 120 s. Default: 2.", examples=[1]),
+    ] = None
+    MaximumEventAgeInSeconds: Annotated[
+        Annotated[int, Meta(ge=60, le=21600)] | None,
+        Meta(description="Seconds after which an event is given up, 60 to 21,600. Default: 21,600.", examples=[3600]),
+    ] = None
+    DestinationConfig: Annotated[
+        DestinationConfigOptions,
+        Meta(
+            description="Who is told how events end.",
+            examples=[{"OnFailure": {"Destination": "arn:aws:sqs:eu-west-1:123456789012:failed"}}],
+        ),
+    ] = DestinationConfigOptions()
+
+
+class DeadLetterOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where asynchronous events go that are given up."""
+
+    TargetArn: Annotated[
+        str | None,
+        Meta(
+            description="ARN of an SQS standard queue or SNS standard topic.",
+            examples=["arn:aws:sqs:eu-west-1:123456789012:dead"],
+        ),
+    ] = None
+
+
 class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One function: AWS's names mean what they mean in CreateFunction, the others are the bridge's own."""
 
@@ -164,6 +228,29 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             ],
         ),
     ] = LoggingOptions()
+    DeadLetterConfig: Annotated[
+        DeadLetterOptions,
+        Meta(
+            description="Gets the asynchronous events that are given up, as they came.",
+            examples=[{"TargetArn": "arn:aws:sqs:eu-west-1:123456789012:dead"}],
+        ),
+    ] = DeadLetterOptions()
+    EventInvokeConfig: Annotated[
+        EventInvokeOptions,
+        Meta(
+            description="What becomes of asynchronous events.",
+            examples=[
+                {
+                    "MaximumRetryAttempts": 1,
+                    "MaximumEventAgeInSeconds": 3600,
+                    "DestinationConfig": {
+                        "OnSuccess": {"Destination": "arn:aws:sqs:eu-west-1:123456789012:done"},
+                        "OnFailure": {"Destination": "arn:aws:s3:::failed-events"},
+                    },
+                }
+            ],
+        ),
+    ] = EventInvokeOptions()
     python: Annotated[
         str | None,
         Meta(

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bridge.config.aws import partition_of
+from bridge.config.events import dead_letter, event_invoke
 from bridge.config.options import FunctionOptions, HeaderOptions
 from bridge.config.reader import Section, shown
 from bridge.function import AwsSettings, Endpoint, Function, HeaderFile
@@ -60,14 +61,17 @@ def remote_function(
         section.problem("lambda", "a function runs behind a url or on lambda; remove one of the two")
     if kind == "lambda":
         check_local(section)
+    arn = function_arn(name, settings)
     return Function(
         name=name,
-        arn=function_arn(name, settings),
+        arn=arn,
         kind=kind,
         code=folder,
         timeout=float(LONGEST_TIMEOUT if kind == "lambda" and not section.node("Timeout") else options.Timeout),
         reserved_concurrency=options.ReservedConcurrentExecutions,
         max_environments=options.max_environments,
+        event_invoke=event_invoke(options.EventInvokeConfig, arn, section),
+        dead_letter=dead_letter(options.DeadLetterConfig, section),
         where=str(section.place),
         **(_behind(options, section, settings, folder) if kind == "url" else _on_lambda(options, section, settings)),
     )

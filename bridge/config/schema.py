@@ -99,12 +99,21 @@ def _option(option: FieldInfo, pad: str) -> Iterator[str]:
     examples = [example for meta in metas(option.type) for example in meta.examples or ()]
     if examples:
         for part in inner:
-            yield from _comment(f"{part.encode_name}: {_sentence(part)}", pad, "  ")
+            yield from _part(part, pad, "  ")
         yield f"{pad}{'' if is_required(option.type) else '# '}{option.encode_name}: {_flow(examples[0])}"
         return
     yield f"{pad}{option.encode_name}:"
     for part in msgspec.structs.fields(section):
         yield from _option(part, pad + "  ")
+
+
+def _part(part: FieldInfo, pad: str, inset: str) -> Iterator[str]:
+    """An option below one that has an example: its sentence, then those of the options below it."""
+    yield from _comment(f"{part.encode_name}: {_sentence(part)}", pad, inset)
+    section = section_type(part.type)
+    if section and not get_origin(section):
+        for below in msgspec.structs.fields(section):
+            yield from _part(below, pad, inset + "  ")
 
 
 def _comment(text: str, pad: str, inset: str = "") -> Iterator[str]:

@@ -17,7 +17,8 @@ class Breaker:
     not received cannot move towards the dead-letter queue.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tolerated: float = TOLERATED) -> None:
+        self._tolerated = tolerated
         self._failures = 0
         self._resume_at = -inf
 
@@ -27,7 +28,7 @@ class Breaker:
     @property
     def open(self) -> bool:
         """Only probes go through."""
-        return self._failures >= TOLERATED
+        return self._failures >= self._tolerated
 
     @property
     def failures(self) -> int:
@@ -42,7 +43,7 @@ class Breaker:
             return
         self._failures += 1
         if self.open:
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures - TOLERATED, 16))
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures - self._tolerated, 16))
             self._resume_at = now + pause * (0.5 + luck / 2)
 
     def pause(self, now: float) -> float:

@@ -13,14 +13,20 @@ from bridge.record import Batch, Page, Record
 
 if TYPE_CHECKING:
     from bridge.aws import Aws
+    from bridge.function import Function
     from bridge.pipeline.scaling import Scaling
     from bridge.pipeline.verdict import Policy
+    from bridge.sources.event_queue import EventQueue
     from bridge.telemetry.metrics import MappingMeter
 
 SOURCES = {
     "sqs": "bridge.sources.sqs:SqsSource",
 }
 """The service in the ARN -> ``module:Class``."""
+ASYNCHRONOUS = {
+    "lambda": "bridge.sources.invocations:InvocationSource",
+}
+"""Likewise, of what no mapping can name: the accepted asynchronous events of a function."""
 
 
 class Bound(NamedTuple):
@@ -49,6 +55,10 @@ class Surroundings(msgspec.Struct, frozen=True):
     trouble: Callable[[str | None], None]
     """Told in one line what the source is waiting for while it cannot work (`the queue does not exist`), none when it
     goes on; repeated lines are logged once."""
+    function: Function | None = None
+    """What the records are for."""
+    events: EventQueue | None = None
+    """The daemon's asynchronous events."""
 
 
 class Partition(Protocol):
@@ -98,6 +108,10 @@ class Source(Protocol):
 
     data_key: str
     """The member of a record that filters see decoded (FLT-40)."""
+    probes: bool
+    """While its function fails every time, it is asked for less: a failure costs a record something."""
+    rejects: bool
+    """Reserved concurrency 0 ends its records (ASY-9), instead of letting them wait."""
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None: ...
 
@@ -116,8 +130,8 @@ class Source(Protocol):
         """Yields each partition when this instance may start it. Waits and yields, nothing else."""
         ...
 
-    def policy(self) -> Policy:
-        """How outcomes become verdicts here."""
+    def policy(self, batch: Batch) -> Policy:
+        """How outcomes become verdicts here, for the records of this batch."""
         ...
 
     def scaling(self) -> Scaling:

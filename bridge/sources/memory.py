@@ -262,6 +262,8 @@ class MemorySource:
     """The source of a mapping whose ARN ends in the name of a ``MemoryQueue``."""
 
     data_key = "body"
+    probes = True
+    rejects = False
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None:
         self.mapping, self.surroundings = mapping, surroundings
@@ -297,7 +299,7 @@ class MemorySource:
         if self._partition:
             yield self._partition
 
-    def policy(self) -> Policy:
+    def policy(self, batch: Batch) -> Policy:  # noqa: ARG002 - the same for all
         return Policy(partial=self.mapping.partial)
 
     def scaling(self) -> Scaling:

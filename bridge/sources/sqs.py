@@ -57,6 +57,8 @@ class SqsSource:
     """The source of one mapping of an SQS queue."""
 
     data_key = "body"
+    probes = True
+    rejects = False
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None:
         self.mapping, self.surroundings = mapping, surroundings
@@ -167,7 +169,7 @@ class SqsSource:
         if self._partition:
             yield self._partition
 
-    def policy(self) -> Policy:
+    def policy(self, batch: Batch) -> Policy:  # noqa: ARG002 - the same for all
         return Policy(partial=self.mapping.partial)
 
     def scaling(self) -> Scaling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import NamedTuple, Protocol, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from bridge.errors import StateError
+from bridge.event import Event, Waiting
 from bridge.nearest import did_you_mean
 
 STORES = {
@@ -79,6 +81,23 @@ class Store(Protocol):
 
     async def resume(self, uuid: str) -> None:
         """This mapping is not paused any more, if it was."""
+        ...
+
+    async def change_events(
+        self, added: Sequence[Event] = (), moved: Sequence[Waiting] = (), done: Sequence[str] = ()
+    ) -> None:
+        """One write: ``added`` asynchronous events are kept (one whose request id is known stays as it was), ``moved``
+        get a new due time, attempts and deliveries, and those with the request ids ``done`` are forgotten. When it
+        returns, all of it is on disk and survives a power cut; StateError: none of it is.
+        """
+        ...
+
+    async def waiting_events(self) -> list[Waiting]:
+        """All asynchronous events, without their payloads."""
+        ...
+
+    async def event(self, request_id: str) -> Event | None:
+        """One asynchronous event."""
         ...
 
 

@@ -8,15 +8,16 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from bridge.errors import StateError
+from bridge.event import Event, Waiting
 from bridge.stores import StateUrl
 
 APPLICATION_ID = 0x62726467  # "brdg"
@@ -34,9 +35,35 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (namespace, uuid)
         ) WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE events (
+            namespace TEXT NOT NULL,
+            request_id TEXT NOT NULL,
+            function TEXT NOT NULL,
+            qualifier TEXT NOT NULL,
+            accepted_at REAL NOT NULL,
+            due_at REAL NOT NULL,
+            attempts INTEGER NOT NULL,
+            deliveries INTEGER NOT NULL,
+            trace TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            payload BLOB NOT NULL
+        )""",
+        "CREATE UNIQUE INDEX events_by_request ON events (namespace, request_id)",
+    ),
 )
 """What leads from each version of the schema to the next. ``PRAGMA user_version`` says how many a file has seen."""
 
+_WAITING = """SELECT request_id, function, size, due_at, accepted_at, attempts, deliveries FROM events
+    WHERE namespace = ?"""
+_EVENT = """SELECT request_id, function, payload, accepted_at, due_at, qualifier, attempts, deliveries, trace
+    FROM events WHERE namespace = ? AND request_id = ?"""
+_ADD = """INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (namespace, request_id) DO NOTHING"""
+_MOVE = "UPDATE events SET due_at = ?, attempts = ?, deliveries = ? WHERE namespace = ? AND request_id = ?"
+_FORGET = "DELETE FROM events WHERE namespace = ? AND request_id = ?"
+
+Values = tuple[str | float | bytes, ...]
 T = TypeVar("T")
 
 
@@ -75,11 +102,33 @@ class SqliteStore:
     async def resume(self, uuid: str) -> None:
         await self._execute("DELETE FROM pauses WHERE namespace = ? AND uuid = ?", self._namespace, uuid)
 
-    async def _execute(self, statement: str, *values: str | float) -> list[tuple[str]]:
-        file = self._file
-        if file is None:
-            raise StateError(f"state file {self._path}: is not open")
+    async def change_events(
+        self, added: Sequence[Event] = (), moved: Sequence[Waiting] = (), done: Sequence[str] = ()
+    ) -> None:
+        space = self._namespace
+        statements: list[tuple[str, list[Values]]] = [
+            (_ADD, [_row(space, event) for event in added]),
+            (_MOVE, [(now.due_at, now.attempts, now.deliveries, space, now.request_id) for now in moved]),
+            (_FORGET, [(space, request_id) for request_id in done]),
+        ]
+        file = self._opened()
+        await self._threaded(lambda: file.change(statements))
+
+    async def waiting_events(self) -> list[Waiting]:
+        return [Waiting(*row) for row in await self._execute(_WAITING, self._namespace)]
+
+    async def event(self, request_id: str) -> Event | None:
+        rows = await self._execute(_EVENT, self._namespace, request_id)
+        return Event(*rows[0]) if rows else None
+
+    async def _execute(self, statement: str, *values: str | float) -> list[tuple[Any, ...]]:
+        file = self._opened()
         return await self._threaded(lambda: file.execute(statement, values))
+
+    def _opened(self) -> _File:
+        if self._file is None:
+            raise StateError(f"state file {self._path}: is not open")
+        return self._file
 
     async def _threaded(self, work: Callable[[], T]) -> T:
         """Runs ``work`` in its turn. The thread of a disk that hangs is left behind: the daemon goes on without it, and
@@ -116,10 +165,25 @@ class _File:
             self.close()
             raise
 
-    def execute(self, statement: str, values: tuple[str | float, ...]) -> list[tuple[str]]:
+    def execute(self, statement: str, values: tuple[str | float, ...]) -> list[tuple[Any, ...]]:
         assert self._connection is not None  # noqa: S101  closed files are not handed out
         try:
             return self._connection.execute(statement, values).fetchall()  # autocommit: one statement, one write
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def change(self, statements: Sequence[tuple[str, Sequence[Values]]]) -> None:
+        """All of it in one transaction, or nothing."""
+        assert self._connection is not None  # noqa: S101
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                for statement, rows in statements:
+                    self._connection.executemany(statement, rows)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.rollback()
+                raise
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
@@ -145,7 +209,7 @@ class _File:
         try:
             self._check(connection)
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # pauses are rare, and a power cut must not undo one
+            connection.execute("PRAGMA synchronous = FULL")  # a power cut must undo no pause and no accepted event
             _migrate(connection)
         except BaseException:
             connection.close()
@@ -175,7 +239,17 @@ class _File:
         return StateError(f"state file {self._path}: {error} ({name or type(error).__name__})")
 
 
-DAMAGED = "is damaged, or no state file of bridge; restore it, or move it away to start afresh (pauses are forgotten)"
+def _row(namespace: str, event: Event) -> Values:
+    return (
+        namespace, event.request_id, event.function, event.qualifier, event.accepted_at, event.due_at, event.attempts,
+        event.deliveries, event.trace, len(event.payload), event.payload,
+    )  # fmt: skip
+
+
+DAMAGED = (
+    "is damaged, or no state file of bridge; restore it, or move it away to start afresh (pauses and asynchronous"
+    " events are forgotten)"
+)
 ADVICE = {
     "SQLITE_FULL": "its disk is full; free some space",
     "SQLITE_IOERR": "its disk fails or is full; free some space or look after the disk",

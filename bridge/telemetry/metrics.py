@@ -18,6 +18,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from bridge import __version__
 from bridge.invocation import FailureKind
+from bridge.pipeline.verdict import Condition
 from bridge.snapshot import Snapshot
 from bridge.telemetry import logs
 
@@ -186,6 +187,43 @@ class _FunctionFamilies:
         self.workers = Gauge(
             "bridge_workers", "Execution environments, by what they do now.", (*FUNCTION, "state"), registry=registry
         )
+        self.events_received = Counter(
+            "bridge_async_events_received_total",
+            "Asynchronous events accepted (AsyncEventsReceived).",
+            FUNCTION,
+            registry=registry,
+        )
+        self.event_age = Histogram(
+            "bridge_async_event_age_seconds",
+            "Age of asynchronous events at each attempt (AsyncEventAge).",
+            FUNCTION,
+            registry=registry,
+            buckets=AGES,
+        )
+        self.events_dropped = Counter(
+            "bridge_async_events_dropped_total",
+            "Asynchronous events given up, by condition (AsyncEventsDropped).",
+            (*FUNCTION, "reason"),
+            registry=registry,
+        )
+        self.delivery_failures = Counter(
+            "bridge_destination_delivery_failures_total",
+            "Records that a destination did not take, by condition (DestinationDeliveryFailures).",
+            (*FUNCTION, "condition"),
+            registry=registry,
+        )
+        self.dead_letter_errors = Counter(
+            "bridge_dead_letter_errors_total",
+            "Asynchronous events that a dead-letter queue did not take (DeadLetterErrors).",
+            FUNCTION,
+            registry=registry,
+        )
+        self.recursive_dropped = Counter(
+            "bridge_recursive_dropped_total",
+            "Asynchronous events given up because their chain ran in a circle (RecursiveInvocationsDropped).",
+            FUNCTION,
+            registry=registry,
+        )
 
 
 _Family = TypeVar("_Family", bound=MetricWrapperBase)
@@ -320,6 +358,13 @@ class FunctionMeter(_Meter):
         self._duration = self._child(families.duration)
         self._concurrent = self._child(families.concurrent)
         self._workers = self._children(families.workers, ("idle", "busy", "starting"))
+        conditions = get_args(Condition)
+        self._events_received = self._child(families.events_received)
+        self._event_age = self._child(families.event_age)
+        self._events_dropped = self._children(families.events_dropped, conditions[1:])
+        self._delivery_failures = self._children(families.delivery_failures, conditions)
+        self._dead_letter_errors = self._child(families.dead_letter_errors)
+        self._recursive_dropped = self._child(families.recursive_dropped)
 
     def invocation(self, outcome: InvocationResult, error_type: ErrorType, seconds: float) -> None:
         """The handler ran for ``seconds``. ``error_type`` is empty on success, else one of the others."""
@@ -339,6 +384,28 @@ class FunctionMeter(_Meter):
         self._workers["idle"].set(idle)
         self._workers["busy"].set(busy)
         self._workers["starting"].set(starting)
+
+    def event_received(self) -> None:
+        """An asynchronous event was accepted."""
+        self._events_received.inc()
+
+    def event_age(self, seconds: float) -> None:
+        """An attempt of an asynchronous event begins; it was accepted so long ago."""
+        self._event_age.observe(max(0.0, seconds))
+
+    def event_dropped(self, condition: Condition) -> None:
+        """An asynchronous event was given up."""
+        self._events_dropped[condition].inc()
+        if condition == "RecursiveInvocationTerminated":
+            self._recursive_dropped.inc()
+
+    def delivery_failure(self, condition: Condition) -> None:
+        """A destination did not take a record; the record is lost (DST-4)."""
+        self._delivery_failures[condition].inc()
+
+    def dead_letter_error(self) -> None:
+        """A dead-letter queue did not take an event; the event is lost (DST-22)."""
+        self._dead_letter_errors.inc()
 
 
 class ApiMeter:

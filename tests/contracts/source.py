@@ -423,7 +423,7 @@ class SourceContract:
 
     async def test_policy_and_scaling_follow_the_mapping(self, broker: Broker) -> None:
         source = broker.source(partial=True, maximum_concurrency=3)
-        assert source.policy().partial
+        assert source.policy(batch_of(())).partial
         one, two = source.scaling(), source.scaling()
         assert one is not two
         assert one.concurrency == 3

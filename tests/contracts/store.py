@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
+import msgspec
 import pytest
 
+from bridge.event import Event, Waiting
 from bridge.stores import open_store
 
 A, B = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
+
+
+def event(request_id: str = A, **options: Any) -> Event:
+    known = {"function": "worker", "payload": b'{"n": 1}', "accepted_at": 1000.5, "due_at": 1000.5}
+    return Event(request_id=request_id, **{**known, **options})
 
 
 @pytest.mark.anyio
@@ -64,3 +73,57 @@ class StoreContract:
     async def test_it_says_how_it_is(self, url: str) -> None:
         async with open_store(url) as store:
             assert type(store).__name__ in repr(store)
+
+    # Asynchronous events.
+
+    async def test_there_are_no_events_at_first(self, url: str) -> None:
+        async with open_store(url) as store:
+            assert await store.waiting_events() == []
+            assert await store.event(A) is None
+
+    async def test_an_event_is_kept_as_it_was(self, url: str) -> None:  # ASY-2
+        first = event(A, qualifier="prod", trace="Root=1-2-3", payload='{"grüße": 1}'.encode())
+        second = event(B, function="other", attempts=1, deliveries=3, due_at=2000.25)
+        async with open_store(url) as store:
+            await store.change_events(added=[first, second])
+            assert await store.event(A) == first
+            assert await store.event(B) == second
+            waiting = {it.request_id: it for it in await store.waiting_events()}
+            assert waiting == {A: first.waiting, B: second.waiting}
+            assert waiting[A].size == len(first.payload)
+
+    async def test_an_event_is_not_accepted_twice(self, url: str) -> None:
+        async with open_store(url) as store:
+            await store.change_events(added=[event(A)])
+            await store.change_events(added=[event(A, payload=b"2"), event(B)])
+            assert await store.event(A) == event(A)
+            assert len(await store.waiting_events()) == 2
+
+    async def test_due_time_and_attempts_are_kept(self, url: str) -> None:  # ASY-4
+        async with open_store(url) as store:
+            await store.change_events(added=[event(A), event(B)])
+            moved = msgspec.structs.replace(event(A).waiting, due_at=1060.5, attempts=1, deliveries=2)
+            await store.change_events(moved=[moved])
+            assert await store.event(A) == event(A, due_at=1060.5, attempts=1, deliveries=2)
+            assert await store.event(B) == event(B)
+
+    async def test_what_is_done_is_forgotten(self, url: str) -> None:
+        async with open_store(url) as store:
+            await store.change_events(added=[event(A), event(B)])
+            await store.change_events(done=[A, "unknown"])
+            await store.change_events(done=[A], moved=[event(A).waiting])
+            assert await store.event(A) is None
+            assert [it.request_id for it in await store.waiting_events()] == [B]
+
+    async def test_one_change_may_do_all(self, url: str) -> None:
+        async with open_store(url) as store:
+            await store.change_events(added=[event(A), event(B)])
+            later = Waiting(A, "worker", 8, 5000.0, 1000.5, 1, 1)
+            await store.change_events(added=[event("c")], moved=[later], done=[B])
+            assert {it.request_id: it.due_at for it in await store.waiting_events()} == {A: 5000.0, "c": 1000.5}
+
+    async def test_events_survive_exactly_where_that_is_promised(self, url: str) -> None:
+        async with open_store(url) as store:
+            await store.change_events(added=[event(A)])
+        async with open_store(url) as store:
+            assert await store.event(A) == (event(A) if self.durable else None)

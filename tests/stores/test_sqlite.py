@@ -16,7 +16,7 @@ import pytest
 
 from bridge.errors import StateError
 from bridge.stores import open_store, sqlite
-from tests.contracts.store import A, B, StoreContract
+from tests.contracts.store import A, B, StoreContract, event
 
 
 @pytest.fixture
@@ -330,3 +330,46 @@ async def test_a_closed_store_says_so(url: str) -> None:
     store = open_store(url)
     with pytest.raises(StateError, match="not open"):
         await store.paused()
+
+
+@pytest.mark.anyio
+async def test_events_of_namespaces_do_not_mix(url: str) -> None:
+    async with open_store(url) as one, open_store(f"{url}?namespace=me") as other:
+        await one.change_events(added=[event(A)])
+        await other.change_events(added=[event(A, payload=b"2")])
+        await one.change_events(done=[A])
+        assert await one.waiting_events() == []
+        assert await other.event(A) == event(A, payload=b"2")
+
+
+@pytest.mark.anyio
+async def test_a_change_happens_whole_or_not_at_all(url: str) -> None:
+    async with open_store(url) as store:
+        await store.change_events(added=[event(A)])
+        broken = event(B, function=None)  # the table takes none
+        with pytest.raises(StateError, match="NOT NULL"):
+            await store.change_events(added=[broken], done=[A])
+        assert [it.request_id for it in await store.waiting_events()] == [A]
+        await store.change_events(done=[A])
+        assert await store.waiting_events() == []
+
+
+@pytest.mark.anyio
+async def test_accepted_events_are_flushed_to_the_disk(path: Path, url: str) -> None:  # ASY-1: 202 after it
+    async with open_store(url) as store:
+        await store.change_events(added=[event(A)])
+        assert isinstance(store, sqlite.SqliteStore)
+        assert await store._execute("PRAGMA synchronous") == [(2,)]  # FULL
+
+
+@pytest.mark.anyio
+async def test_a_file_of_the_first_version_is_taken_along(path: Path, url: str) -> None:
+    (first, *_) = sqlite.MIGRATIONS
+    prepare(
+        path, *first, "INSERT INTO pauses VALUES ('', 'x', 1)", "PRAGMA user_version = 1",
+        f"PRAGMA application_id = {sqlite.APPLICATION_ID}",
+    )  # fmt: skip
+    async with open_store(url) as store:
+        assert await store.paused() == {"x"}
+        await store.change_events(added=[event(A)])
+        assert await store.event(A) == event(A)

@@ -1,0 +1,47 @@
+"""The lineage member of an X-Ray trace header: how often a chain of invocations has met each function (INV-40)."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from hashlib import sha256
+
+MOST_FUNCTIONS = 16
+"""In one lineage; those met longest ago are forgotten first."""
+MOST_HEADER = 4096
+"""Characters of a header that is looked into."""
+MOST_REST = 1024
+"""Characters of its other members; more are dropped, so that the lineage always has room."""
+ENTRY = re.compile(r"([0-9a-f]{8}):([0-9]{1,5})")
+
+
+def hops(trace: str, arn: str) -> int:
+    """How many invocations of the function the chain with this trace header has had."""
+    return _entries(trace).get(_key(arn), 0)
+
+
+def new_trace(now: float) -> str:
+    """A trace header for an event that came without one, at this time (epoch seconds)."""
+    return f"Root=1-{int(now):08x}-{secrets.token_hex(12)};Sampled=0"
+
+
+def lengthened(trace: str, arn: str) -> str:
+    """The header that an invocation of this function gets, and passes on to what it causes: one hop more of it."""
+    entries = _entries(trace)
+    count = entries.pop(_key(arn), 0) + 1  # last in order: met just now
+    kept = [*entries.items(), (_key(arn), count)][-MOST_FUNCTIONS:]
+    rest = ";".join(part for part in trace[:MOST_HEADER].split(";") if part and not part.startswith("Lineage="))
+    lineage = "Lineage=" + "|".join(f"{key}:{count}" for key, count in kept)
+    return f"{rest};{lineage}" if rest and len(rest) <= MOST_REST else lineage
+
+
+def _entries(trace: str) -> dict[str, int]:
+    for part in trace[:MOST_HEADER].split(";"):
+        name, _, value = part.partition("=")
+        if name == "Lineage":
+            return {key: int(count) for key, count in ENTRY.findall(value)}
+    return {}
+
+
+def _key(arn: str) -> str:
+    return sha256(arn.encode()).hexdigest()[:8]
