@@ -54,12 +54,10 @@ async def queue(store: SlowStore | None = None, **options: Any) -> AsyncIterator
 async def test_concurrent_accepts_share_a_write() -> None:  # ASY-1
     store = SlowStore()
     async with queue(store) as it:
-        began = anyio.current_time()
         async with anyio.create_task_group() as tasks:
             for number in range(1500):
                 tasks.start_soon(it.accept, "worker", "", b"{}", f"{number}")
         assert store.writes == [1000, 500]
-        assert anyio.current_time() - began < 3
         assert it.waiting("worker") == len(await store.waiting_events()) == 1500
 
 
