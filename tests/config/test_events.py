@@ -111,3 +111,9 @@ def test_what_is_no_dead_letter_queue(tmp_path: Path, arn: str, message: str) ->
     found = problem(tmp_path, one(f"DeadLetterConfig: {{TargetArn: '{arn}'}}"))
     assert found.startswith("bridge.yaml:2: functions.worker.DeadLetterConfig.TargetArn")
     assert message in found
+
+
+def test_functions_that_run_elsewhere_have_them_too(tmp_path: Path) -> None:
+    text = f"functions: {{there: {{url: 'http://127.0.0.1:9/x', DeadLetterConfig: {{TargetArn: '{QUEUE}'}}"
+    found = settings(tmp_path, f"{text}, {destination('OnFailure', QUEUE)}}}}}\n").functions["there"]
+    assert (found.dead_letter, found.event_invoke.on_failure) == (QUEUE, QUEUE)
