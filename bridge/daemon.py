@@ -16,6 +16,7 @@ import structlog
 
 from bridge import __version__
 from bridge.admin.server import AdminServer
+from bridge.api.book import Book
 from bridge.aws import Aws, Credentials
 from bridge.errors import BridgeError, ConfigError
 from bridge.executors import EXECUTORS, Executor, Surroundings
@@ -34,11 +35,16 @@ from bridge.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
+    from bridge.api import AsyncQueue
+    from bridge.api.server import ApiServer
     from bridge.stores import Store
 
 log = structlog.get_logger()
 
-RESTART_ONLY = ("state", "admin_host", "admin_port", "admin_token", "max_buffered_bytes", "log_level", "log_format")
+RESTART_ONLY = (
+    "state", "admin_host", "admin_port", "admin_token", "api_host", "api_port", "api_keys", "max_buffered_bytes",
+    "log_level", "log_format",
+)  # fmt: skip
 """Settings that a reload does not touch."""
 
 
@@ -99,6 +105,13 @@ class Daemon:
         self._signals = signals
         self.metrics = Metrics()
         self.admin: AdminServer | None = None
+        self.api: ApiServer | None = None
+        self.queue: AsyncQueue | None = None
+        """Where the API puts asynchronous invocations; none: it refuses them."""
+        self.changing = anyio.Lock()
+        """Held while functions or mappings are changed."""
+        self.started_at = time.time()
+        self.book: Book
         self._buffer = Buffer(settings.max_buffered_bytes)
         self._notifier = Notifier()
         self._functions: dict[str, Hosted] = {}
@@ -114,7 +127,6 @@ class Daemon:
         self._started = False
         self._ready = False
         self._status = 0
-        self._started_at = time.time()
 
     def __repr__(self) -> str:
         return f"<Daemon {self._supervisor!r}>"
@@ -125,6 +137,22 @@ class Daemon:
         if self._supervisor is None:
             raise BridgeError("the daemon is still starting; try again in a moment")
         return self._supervisor
+
+    @property
+    def store(self) -> Store:
+        """Only while it runs."""
+        assert self._store is not None  # noqa: S101
+        return self._store
+
+    @property
+    def aws(self) -> Aws:
+        """Only while it runs."""
+        return self._aws
+
+    @property
+    def invokers(self) -> dict[str, Invoker]:
+        """The functions in service."""
+        return {name: hosted.invoker for name, hosted in self._functions.items()}
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> int:
         """Until a signal or ``stop``; gives the exit status. Started when the mappings are."""
@@ -159,6 +187,8 @@ class Daemon:
             aws = Aws(self.metrics.api_meter(), credentials=self._stage.credentials)
             self._aws = await stack.enter_async_context(aws)
             self.settings = await self._stage.adapt(self.settings)
+            self.book = Book(self._store)
+            await self.book.open()
             await stack.enter_async_context(self._hosting())
             for function in self.settings.functions.values():
                 await self._host(function)
@@ -166,6 +196,8 @@ class Daemon:
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():
                 await self._supervisor.add(mapping, self._functions[mapping.function].invoker)
+            await self.book.start(self)
+            self.api = await self._serve_api(stack)
             self._started = True
             log.info(
                 "started",
@@ -173,10 +205,20 @@ class Daemon:
                 mappings=len(self.settings.mappings),
                 config=self.settings.file,
                 admin=f"{self.admin.host}:{self.admin.port}" if self.admin else "off",
+                api=self.api.address if self.api else "off",
             )
             task_status.started()
             await self._watch_until_stopped()
             await self._drain()
+
+    async def _serve_api(self, stack: AsyncExitStack) -> ApiServer | None:
+        settings = self.settings
+        if settings.api_host is None:
+            return None
+        from bridge.api.server import ApiServer
+
+        server = ApiServer(self, settings.api_host, settings.api_port or 0, settings.api_keys)
+        return await stack.enter_async_context(server)
 
     async def _watch_until_stopped(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -190,7 +232,10 @@ class Daemon:
         self._notifier.stopping("draining")
         log.info("draining", grace=self.settings.shutdown_grace)
         with anyio.move_on_after(self.settings.shutdown_grace) as grace:
-            await self.supervisor.drain()
+            async with anyio.create_task_group() as tasks:
+                if self.api:
+                    tasks.start_soon(self.api.drain, name="api")
+                tasks.start_soon(self.supervisor.drain, name="mappings")
         if grace.cancelled_caught:
             left = {view.name: view.in_flight for view in self.snapshot().mappings if view.in_flight}
             log.warning("shutdown_grace_over", grace=self.settings.shutdown_grace, cancelled=left)
@@ -234,7 +279,10 @@ class Daemon:
         ended = anyio.Event()
         try:
             async with executor_class(function)(function, surroundings) as executor:
-                hosted = Hosted(Invoker(executor, meter), anyio.Event(), ended)
+                invoker = Invoker(executor, meter)
+                if function.name in self.book.reserved:
+                    invoker.reserve(self.book.reserved[function.name])
+                hosted = Hosted(invoker, anyio.Event(), ended)
                 self._functions[function.name] = hosted
                 task_status.started()
                 await hosted.stop.wait()
@@ -255,7 +303,9 @@ class Daemon:
             self._reloading = anyio.Event()
             self._notifier.reloading()
             try:
-                await self._reload(await self._stage.adapt(self._load()))
+                new = await self._stage.adapt(self._load())
+                async with self.changing:
+                    await self._reload(new)
             except ConfigError as error:
                 log.error("reload_failed", problems=error.problems[:20], kept="the configuration from before")
             except BridgeError as error:
@@ -271,8 +321,9 @@ class Daemon:
             for name, mapping in old.mappings.items()
             if differs(mapping, new.mappings.get(name)) or mapping.function in changed
         ]
+        made_here = [it.mapping for it in self.supervisor.mappings if it.mapping.name not in old.mappings]
         async with anyio.create_task_group() as tasks:
-            for name in stale:
+            for name in (*stale, *(it.name for it in made_here if it.function in changed)):
                 tasks.start_soon(self.supervisor.remove, name)
         for name in changed & self._functions.keys():
             await self._dismiss(name)
@@ -285,6 +336,7 @@ class Daemon:
         for name, mapping in new.mappings.items():
             if name not in running:
                 await self.supervisor.add(mapping, self._functions[mapping.function].invoker)
+        await self.book.start(self)
         ignored = [name for name in RESTART_ONLY if getattr(new, name) != fixed[name]]
         if ignored:
             log.warning("reload_needs_restart", settings=ignored)
@@ -318,7 +370,7 @@ class Daemon:
         return Snapshot(
             version=__version__,
             pid=os.getpid(),
-            started_at=self._started_at,
+            started_at=self.started_at,
             at=time.time(),
             draining=self.stopping.is_set(),
             starting=not self._started,

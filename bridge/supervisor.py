@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
+import msgspec
 import structlog
 
 from bridge.crew import Crew
@@ -52,7 +53,15 @@ class Supervised:
     """One mapping: opens its source, runs its crews, and starts them again with back-off when they fall."""
 
     def __init__(
-        self, mapping: Mapping, invoker: Invoker, aws: Aws, meter: MappingMeter, buffer: Buffer, *, paused: bool
+        self,
+        mapping: Mapping,
+        invoker: Invoker,
+        aws: Aws,
+        meter: MappingMeter,
+        buffer: Buffer,
+        *,
+        paused: bool,
+        state: str = "Creating",
     ) -> None:
         self.mapping = mapping
         self.paused = paused
@@ -70,7 +79,8 @@ class Supervised:
         self._closing = False
         self._trouble: Gate | None = None
         self._stalled = False
-        self.state = "Creating" if self.wanted else "Disabled"
+        self.state = state if self.wanted else "Disabled"
+        self._last_state = "Deleting"
         self._since = time.time()
         meter.state(self.state)
 
@@ -88,6 +98,16 @@ class Supervised:
         if self.state != "Enabled":
             return self.state == "Disabled"
         return self._trouble is None and not self._stalled
+
+    @property
+    def since(self) -> float:
+        """Epoch seconds: when it came into its state."""
+        return self._since
+
+    @property
+    def turning(self) -> bool:
+        """Between two steady states, and nothing is in the way of the second (ESM-54)."""
+        return self.state not in ("Enabled", "Disabled") and self._trouble is None
 
     @property
     def explained(self) -> bool:
@@ -114,7 +134,7 @@ class Supervised:
                 with anyio.move_on_after(delay * random.uniform(0.5, 1)):  # noqa: S311 - jitter
                     await self._changed.wait()
                 delay = min(delay * 2, LONGEST_RESTART)
-        self._become("Deleting")
+        self._become(self._last_state)
 
     async def _try(self) -> BaseException | None:
         """Runs until it is drained, or gives what made it fall."""
@@ -196,9 +216,20 @@ class Supervised:
                 self._become("Disabling" if paused else "Enabling")
             self._turn()
 
-    def close(self) -> None:
-        """Drains; ``run`` returns when all is settled."""
+    def enable(self, enabled: bool) -> None:
+        """Switches the mapping on or off for good, as its own option ``Enabled`` does."""
+        if enabled != self.mapping.enabled:
+            self.mapping = msgspec.structs.replace(self.mapping, enabled=enabled)
+            if not self.paused:
+                self._become("Enabling" if enabled else "Disabling")
+            self._turn()
+
+    def close(self, state: str = "") -> None:
+        """Drains; ``run`` returns when all is settled. ``state``: what it is in meanwhile."""
         self._closing = True
+        if state:
+            self._last_state = state
+            self._become(state)
         self._turn()
 
     def hurry(self) -> None:
@@ -308,6 +339,7 @@ class Supervisor:
         self._mappings: dict[str, Supervised] = {}
         self._ended: dict[str, anyio.Event] = {}
         self._tasks: TaskGroup | None = None
+        self._draining = False
         self.watched = anyio.Event()
         """Set and replaced after each look at the mappings: proof that the event loop and the watch are alive."""
 
@@ -331,27 +363,49 @@ class Supervisor:
         """In the order in which they were added."""
         return tuple(self._mappings.values())
 
-    async def add(self, mapping: Mapping, invoker: Invoker) -> None:
-        """Starts a mapping; returns at once."""
+    async def add(self, mapping: Mapping, invoker: Invoker, *, state: str = "Creating") -> None:
+        """Starts a mapping; returns at once. ``state``: what it is in until it polls."""
         assert self._tasks is not None  # noqa: S101 - only inside running()
         meter = self._metrics.mapping_meter(mapping.name, mapping.source, mapping.function)
         paused = mapping.uuid in await self._pauses.paused()
-        supervised = Supervised(mapping, invoker, self._aws, meter, self._buffer, paused=paused)
+        supervised = Supervised(mapping, invoker, self._aws, meter, self._buffer, paused=paused, state=state)
         self._mappings[mapping.name] = supervised
         ended = self._ended[mapping.name] = anyio.Event()
         self._tasks.start_soon(self._run, supervised, meter, ended, name=f"mapping {mapping.name}")
 
     async def remove(self, name: str) -> None:
         """Drains a mapping and forgets it."""
-        self._mappings[name].close()
+        supervised = self._mappings[name]
+        supervised.close()
         await self._ended[name].wait()
-        del self._mappings[name], self._ended[name]
+        if self._mappings.get(name) is supervised:
+            del self._mappings[name], self._ended[name]
+
+    def remove_soon(self, name: str) -> None:
+        """``remove``, without waiting for it; the mapping is Deleting from now on."""
+        assert self._tasks is not None  # noqa: S101
+        self._mappings[name].close("Deleting")
+        self._tasks.start_soon(self.remove, name, name=f"delete {name}")
+
+    def replace_soon(self, mapping: Mapping, invoker: Invoker, state: str) -> None:
+        """Drains the mapping of this name and starts it anew as ``mapping``; it is in ``state`` from now on until the
+        new one polls."""
+        assert self._tasks is not None  # noqa: S101
+        self._mappings[mapping.name].close(state)
+        self._tasks.start_soon(self._replace, mapping, invoker, state, name=f"update {mapping.name}")
+
+    async def _replace(self, mapping: Mapping, invoker: Invoker, state: str) -> None:
+        before = self._mappings[mapping.name]
+        await self._ended[mapping.name].wait()
+        if self._mappings.get(mapping.name) is before and not self._draining:
+            await self.add(mapping, invoker, state=state)
 
     async def drain(self) -> None:
         """Drains all; returns when nothing runs any more."""
+        self._draining = True
         for supervised in self._mappings.values():
             supervised.close()
-        for ended in self._ended.values():
+        for ended in tuple(self._ended.values()):
             await ended.wait()
 
     def find(self, name: str) -> Supervised:

@@ -16,8 +16,8 @@ LAYERS = [
     {"errors", "nearest", "record", "invocation", "function", "mapping", "filtering", "operators", "snapshot"},
     {"pipeline"},
     {
-        "leash", "init", "aws", "aws_sdk", "aws_fast", "sigv4", "faults", "notify", "telemetry", "sources", "executors",
-        "stores", "samples", "runtimes",
+        "leash", "init", "listening", "aws", "aws_sdk", "aws_fast", "sigv4", "faults", "notify", "telemetry", "sources",
+        "executors", "stores", "samples", "runtimes",
     },
     {"settings", "config"},
     {"invoker", "flow"},
@@ -25,7 +25,7 @@ LAYERS = [
     {"crew"},
     {"supervisor"},
     {"local"},
-    {"daemon", "admin"},
+    {"daemon", "admin", "api"},
     {"demo"},
     {"commands", "__main__"},
 ]  # fmt: skip

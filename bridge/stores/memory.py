@@ -14,6 +14,7 @@ class MemoryStore:
     def __init__(self, url: StateUrl) -> None:
         self._url = url
         self._paused: set[str] = set()
+        self._documents: dict[str, dict[str, bytes]] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryStore paused={len(self._paused)}>"
@@ -25,6 +26,7 @@ class MemoryStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._paused.clear()
+        self._documents.clear()
 
     async def paused(self) -> frozenset[str]:
         return frozenset(self._paused)
@@ -34,3 +36,12 @@ class MemoryStore:
 
     async def resume(self, uuid: str) -> None:
         self._paused.discard(uuid)
+
+    async def documents(self, kind: str) -> dict[str, bytes]:
+        return dict(self._documents.get(kind, {}))
+
+    async def keep(self, kind: str, key: str, document: bytes) -> None:
+        self._documents.setdefault(kind, {})[key] = document
+
+    async def forget(self, kind: str, key: str) -> None:
+        self._documents.get(kind, {}).pop(key, None)

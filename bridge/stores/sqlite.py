@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -34,10 +34,20 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (namespace, uuid)
         ) WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE documents (
+            namespace TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            key TEXT NOT NULL,
+            document BLOB NOT NULL,
+            PRIMARY KEY (namespace, kind, key)
+        )""",
+    ),
 )
 """What leads from each version of the schema to the next. ``PRAGMA user_version`` says how many a file has seen."""
 
 T = TypeVar("T")
+Value = str | float | bytes
 
 
 class SqliteStore:
@@ -75,7 +85,20 @@ class SqliteStore:
     async def resume(self, uuid: str) -> None:
         await self._execute("DELETE FROM pauses WHERE namespace = ? AND uuid = ?", self._namespace, uuid)
 
-    async def _execute(self, statement: str, *values: str | float) -> list[tuple[str]]:
+    async def documents(self, kind: str) -> dict[str, bytes]:
+        query = "SELECT key, document FROM documents WHERE namespace = ? AND kind = ?"
+        return dict(await self._execute(query, self._namespace, kind))
+
+    async def keep(self, kind: str, key: str, document: bytes) -> None:
+        await self._execute(
+            "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", self._namespace, kind, key, document
+        )
+
+    async def forget(self, kind: str, key: str) -> None:
+        query = "DELETE FROM documents WHERE namespace = ? AND kind = ? AND key = ?"
+        await self._execute(query, self._namespace, kind, key)
+
+    async def _execute(self, statement: str, *values: Value) -> list[tuple[Any, ...]]:
         file = self._file
         if file is None:
             raise StateError(f"state file {self._path}: is not open")
@@ -116,7 +139,7 @@ class _File:
             self.close()
             raise
 
-    def execute(self, statement: str, values: tuple[str | float, ...]) -> list[tuple[str]]:
+    def execute(self, statement: str, values: tuple[Value, ...]) -> list[tuple[Any, ...]]:
         assert self._connection is not None  # noqa: S101  closed files are not handed out
         try:
             return self._connection.execute(statement, values).fetchall()  # autocommit: one statement, one write
@@ -175,7 +198,10 @@ class _File:
         return StateError(f"state file {self._path}: {error} ({name or type(error).__name__})")
 
 
-DAMAGED = "is damaged, or no state file of bridge; restore it, or move it away to start afresh (pauses are forgotten)"
+DAMAGED = (
+    "is damaged, or no state file of bridge; restore it, or move it away to start afresh (pauses and what was made"
+    " through the API are forgotten)"
+)
 ADVICE = {
     "SQLITE_FULL": "its disk is full; free some space",
     "SQLITE_IOERR": "its disk fails or is full; free some space or look after the disk",
