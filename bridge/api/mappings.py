@@ -12,6 +12,7 @@ from bridge.api import Answer, ApiError, Call, Host, invalid
 from bridge.api.book import PLACE, Entry, identity, judge, now
 from bridge.api.names import named, page
 from bridge.api.probe import check_source
+from bridge.config.mappings import UNSUPPORTED_DESTINATION
 from bridge.config.tree import Problem
 from bridge.mapping import Mapping
 from bridge.supervisor import Supervised
@@ -25,7 +26,6 @@ ORDER = (
     "StartingPosition", "BatchSize", "MaximumBatchingWindowInSeconds", "FilterCriteria", "FunctionName",
 )  # fmt: skip
 """ESM-47: which problem is told when there are several; the others come before the function's."""
-UNSUPPORTED_DESTINATION = "Unsupported DestinationConfig parameter for given event source mapping type."
 
 
 async def create(host: Host, call: Call) -> Answer:
@@ -131,7 +131,8 @@ def _check_source_rules(parameters: dict[str, Any]) -> None:
     """What AWS says about other kinds of source than those that run here; those are refused all the same."""
     arn = parameters.get("EventSourceArn", "")
     service = arn.split(":")[2] if arn.count(":") >= 5 else ""
-    if (parameters.get("DestinationConfig") or {}).get("OnSuccess"):  # ESM-23
+    destinations = parameters.get("DestinationConfig", {})
+    if destinations.get("OnSuccess") or (destinations and service == "sqs"):  # ESM-23
         raise invalid(UNSUPPORTED_DESTINATION)
     if not arn and "SelfManagedEventSource" not in parameters:  # ESM-30
         raise invalid("Unrecognized event source.")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping as Dict
 from datetime import UTC, datetime
 from typing import NamedTuple
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote, unquote
 
 from bridge.api import ApiError
 
@@ -101,8 +101,8 @@ def _check_clock(at: str, day: str, now: datetime) -> None:
 def _canonical(method: str, raw_path: str, headers: Dict[str, str], names: tuple[str, ...], digest: str) -> str:
     """The text that was signed, as far as we can tell. The path is encoded twice, as every service but S3 has it."""
     path, _, query = raw_path.partition("?")
-    pairs = parse_qsl(query, keep_blank_values=True)
-    encoded = sorted((quote(key, safe="-_.~"), quote(value, safe="-_.~")) for key, value in pairs)
+    pairs = (pair.partition("=")[::2] for pair in query.split("&") if pair)
+    encoded = sorted((quote(unquote(key), safe="-_.~"), quote(unquote(value), safe="-_.~")) for key, value in pairs)
     lines = [f"{name}:{' '.join(headers.get(name, '').split())}" for name in names]
     return "\n".join((
         method,

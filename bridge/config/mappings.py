@@ -22,6 +22,8 @@ from bridge.sources import SOURCES, Bound, Limits
 _NAMESPACE = UUID("7a5d2f0e-3c6b-5b7e-9a51-0b8f6d4c2e19")
 """Of the ids that are derived from mappings' names. Never changes: state is kept under these ids."""
 
+UNSUPPORTED_DESTINATION = "Unsupported DestinationConfig parameter for given event source mapping type."
+"""ESM-23."""
 MOST_FILTERS = 10
 """ESM-45: 5, and 10 by quota, which nobody has to ask for here."""
 RESPONSE_ONLY = frozenset({
@@ -128,8 +130,8 @@ class _Refusal:
             return ""  # the source itself is the problem, or nothing is asked for
         if key == "DestinationConfig" and self._kind == "S":  # ESM-23
             return (
-                "Unsupported DestinationConfig parameter for given event source mapping type: what fails goes where the"
-                " queue's own redrive policy says; remove it"
+                f"{UNSUPPORTED_DESTINATION.rstrip('.')}: what fails goes where the queue's own redrive policy says;"
+                " remove it"
             )
         if self._kind in _OTHER_KEYS[key]:
             return "not implemented yet; remove it"
@@ -208,7 +210,9 @@ def _one_target(text: str, key: str, section: Section, functions: Collection[str
     target = _Target(**{key: value or "" for key, value in match.groupdict().items()})
     if target.qualifier not in ("", "$LATEST"):
         section.problem(
-            key, f"versions and aliases are not implemented yet; write {target.name} without :{target.qualifier}"
+            key,
+            f"versions and aliases are not implemented yet; write {target.name} without :{target.qualifier}",
+            aws="Function does not exist",
         )
     if target.name not in functions:  # ESM-12
         near = did_you_mean(target.name, functions) or _listed(functions)
