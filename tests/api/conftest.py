@@ -40,7 +40,7 @@ def api_url(bridge: Bridge) -> str:
 def stage(tmp_path_factory: pytest.TempPathFactory, roto_server: Server) -> Iterator[tuple[Site, Bridge]]:
     """The daemon, and a mapping of its configuration, `filed`."""
     site = api_site(tmp_path_factory.mktemp("api"), roto_server)
-    site.mapping(roto_server.queue(VisibilityTimeout="30"), "worker", name="filed")
+    site.mapping(roto_server.queue(VisibilityTimeout="5"), "worker", name="filed")
     with site.running() as bridge:
         yield site, bridge
 
@@ -54,4 +54,4 @@ def api(stage: tuple[Site, Bridge]) -> Any:
 @pytest.fixture
 def queue(roto_server: Server) -> Queue:
     """A queue that suits the functions."""
-    return roto_server.queue(VisibilityTimeout="30")
+    return roto_server.queue(VisibilityTimeout="5")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.abc
 import pytest
 
 from bridge import listening
@@ -159,6 +160,14 @@ def resident(bridge: Bridge) -> int:
     return pages * 4096
 
 
+async def trickle(stream: anyio.abc.SocketStream) -> None:
+    """Headers, one by one, and never the last."""
+    while True:
+        with anyio.move_on_after(0.05):
+            await stream.receive()
+        await stream.send(b"X-Slow: y\r\n")
+
+
 class Nobody:
     """No daemon at all: what is asked here never comes so far."""
 
@@ -173,10 +182,7 @@ async def test_slow_clients(monkeypatch: pytest.MonkeyPatch) -> None:
             async with await anyio.connect_tcp(host, int(port)) as stream:
                 await stream.send(b"GET /2015-03-31/functions HTTP/1.1\r\nHost: x\r\n")
                 with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-                    while True:  # its headers come one by one, and never all of them
-                        with anyio.move_on_after(0.05):
-                            await stream.receive()
-                        await stream.send(b"X-Slow: y\r\n")
+                    await trickle(stream)
             async with await anyio.connect_tcp(host, int(port)) as stream:
                 await stream.send(f"POST {INVOKE} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
                 answer = await stream.receive()
