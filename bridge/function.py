@@ -90,6 +90,18 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Endpoint {self.shown}>"  # never its headers
 
 
+class EventInvoke(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of the asynchronous events of a function, version or alias (ASY-20): AWS's EventInvokeConfig."""
+
+    retries: int = 2
+    """``MaximumRetryAttempts``, 0 to 2 (ASY-4)."""
+    max_age: float = 21_600.0
+    """``MaximumEventAgeInSeconds``, 60 to 21,600 (ASY-6)."""
+    on_success: str = ""
+    """ARN of the destination; empty: none."""
+    on_failure: str = ""
+
+
 class Function(msgspec.Struct, frozen=True, kw_only=True):
     """A handler's settings, checked. Seconds, MiB for ``memory`` (as AWS)."""
 

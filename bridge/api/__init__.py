@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from bridge.api.book import Book
     from bridge.aws import Aws
+    from bridge.function import EventInvoke
     from bridge.invoker import Invoker
     from bridge.settings import Settings
     from bridge.stores import Store
@@ -22,8 +23,13 @@ class AsyncQueue(Protocol):
     """Where asynchronous invocations wait (ASY-1)."""
 
     async def accept(self, function: str, qualifier: str, payload: bytes, request_id: str) -> None:
-        """Returns once the event is on disk, and raises StateError when it is not. ``function`` is a name of the
-        configuration, ``qualifier`` what the caller said or empty; all attempts carry ``request_id`` (ASY-2)."""
+        """Returns once the event is on disk; raises StateError when it is not, Throttled when too much waits already.
+        ``function`` is a name of the configuration, ``qualifier`` what the caller said or empty; all attempts carry
+        ``request_id`` (ASY-2)."""
+        ...
+
+    def configure(self, function: str, qualifier: str, settings: EventInvoke | None) -> None:
+        """From now on events of this function and qualifier go by ``settings``; none: by the configuration (ASY-20)."""
         ...
 
 

@@ -12,10 +12,11 @@ import structlog
 from bridge.config.mappings import mapping as judged
 from bridge.config.reader import Report, Section
 from bridge.config.tree import Array, Node, Place, Problem, Scalar, Table
+from bridge.function import EventInvoke
 from bridge.mapping import Mapping
 
 if TYPE_CHECKING:
-    from bridge.api import Host
+    from bridge.api import AsyncQueue, Host
     from bridge.settings import Settings
     from bridge.stores import Store
 
@@ -43,6 +44,18 @@ class EventInvokeConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     on_success: str = ""
     on_failure: str = ""
     modified_at: float = 0.0
+
+    @property
+    def settings(self) -> EventInvoke:
+        """With AWS's defaults for what was not given."""
+        default = EventInvoke()
+        retries, age = self.maximum_retry_attempts, self.maximum_event_age
+        return EventInvoke(
+            retries=default.retries if retries is None else retries,
+            max_age=default.max_age if age is None else float(age),
+            on_success=self.on_success,
+            on_failure=self.on_failure,
+        )
 
 
 class Book:
@@ -97,13 +110,21 @@ class Book:
         await self._store.forget("concurrency", function)
         self.reserved.pop(function, None)
 
-    async def keep_event_invoke(self, key: str, config: EventInvokeConfig) -> None:
+    async def keep_event_invoke(self, key: str, config: EventInvokeConfig, queue: AsyncQueue | None) -> None:
+        """In force at once where there is a queue."""
         await self._store.keep("eventinvoke", key, msgspec.json.encode(config))
         self.event_invoke[key] = config
+        _configure(queue, key, config)
 
-    async def forget_event_invoke(self, key: str) -> None:
+    async def forget_event_invoke(self, key: str, queue: AsyncQueue | None) -> None:
         await self._store.forget("eventinvoke", key)
         self.event_invoke.pop(key, None)
+        _configure(queue, key, None)
+
+    def configure(self, queue: AsyncQueue) -> None:
+        """Tells a queue that has just begun."""
+        for key, config in self.event_invoke.items():
+            _configure(queue, key, config)
 
     async def keep_tags(self, key: str, tags: dict[str, str]) -> None:
         """No tags: nothing is kept."""
@@ -131,6 +152,12 @@ class Book:
             elif self.unusable.get(uuid) != why:
                 self.unusable[uuid] = why
                 log.error("mapping_unusable", mapping=uuid, detail=why)
+
+
+def _configure(queue: AsyncQueue | None, key: str, config: EventInvokeConfig | None) -> None:
+    name, _, qualifier = key.partition(":")
+    if queue:  # what is kept for $LATEST is the unqualified function's
+        queue.configure(name, "" if qualifier == "$LATEST" else qualifier, config.settings if config else None)
 
 
 def identity(mapping: Mapping) -> tuple[str, str, str]:

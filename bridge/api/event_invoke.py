@@ -35,7 +35,7 @@ async def get(host: Host, call: Call) -> Answer:
 async def delete(host: Host, call: Call) -> Answer:
     said = _function(host, call)
     _existing(host, said)
-    await host.book.forget_event_invoke(_key(said))
+    await host.book.forget_event_invoke(_key(said), host.queue)
     return {}
 
 
@@ -60,7 +60,7 @@ async def _write(host: Host, call: Call, base: EventInvokeConfig) -> Answer:
     if "DestinationConfig" in given:
         changes["on_success"], changes["on_failure"] = _destinations(host, said, given["DestinationConfig"])
     config = msgspec.structs.replace(base, **changes)
-    await host.book.keep_event_invoke(_key(said), config)
+    await host.book.keep_event_invoke(_key(said), config, host.queue)
     return _answer(said, config)
 
 

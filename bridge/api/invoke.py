@@ -9,7 +9,8 @@ import msgspec
 import structlog
 
 from bridge.api import Answer, ApiError, Call, Host, invalid
-from bridge.api.names import Target, target
+from bridge.api.names import LATEST, Target, target
+from bridge.errors import Throttled
 from bridge.invocation import Failed, Invocation, Outcome, Succeeded
 
 log = structlog.get_logger()
@@ -81,7 +82,12 @@ def _check_context(context: str | None) -> None:
 async def _accept(host: Host, found: Target, payload: bytes, call: Call) -> None:
     if host.queue is None:
         raise ApiError("ServiceException", "Asynchronous invocation is not available: this bridge has no queue for it.")
-    await host.queue.accept(found.function.name, found.qualifier, payload, call.request_id)
+    qualifier = "" if found.qualifier == LATEST else found.qualifier
+    try:
+        await host.queue.accept(found.function.name, qualifier, payload, call.request_id)
+    except Throttled as error:
+        more = {"Reason": "CallerRateLimitExceeded"}
+        raise ApiError("TooManyRequestsException", f"Rate Exceeded. {error}", more=more) from None
 
 
 async def _run(found: Target, payload: bytes, call: Call) -> Outcome:

@@ -69,17 +69,43 @@ class Signatures:
     def check(self, claim: Signed, method: str, raw_path: str, headers: Dict[str, str], body: bytes) -> None:
         """The signature itself. Raises ApiError when it is another."""
         canonical = _canonical(method, raw_path, headers, claim.headers, hashlib.sha256(body).hexdigest())
-        text = "\n".join((ALGORITHM, claim.at, claim.scope, hashlib.sha256(canonical.encode()).hexdigest()))
-        secret = f"AWS4{self._keys[claim.key]}".encode()
-        for part in (*claim.scope.split("/"), text):
-            secret = hmac.digest(secret, part.encode(), "sha256")
-        if not hmac.compare_digest(secret.hex(), claim.signature):
+        right = _signature(self._keys[claim.key], claim.at, claim.scope, canonical)
+        if not hmac.compare_digest(right, claim.signature):
             raise ApiError(
                 "InvalidSignatureException",
                 "The request signature we calculated does not match the signature you provided. Check your AWS Secret"
                 " Access Key and signing method. Consult the service documentation for details.",
                 status=403,
             )
+
+
+def sign(
+    key: str,
+    secret: str,
+    region: str,
+    method: str,
+    raw_path: str,
+    headers: Dict[str, str],
+    body: bytes,
+    now: datetime,
+) -> dict[str, str]:
+    """The headers that sign a request with these ones and this body; ``raw_path`` as it goes over the wire."""
+    at = f"{now:%Y%m%dT%H%M%SZ}"
+    scope = f"{at[:8]}/{region}/lambda/aws4_request"
+    signed = {**{name.lower(): value for name, value in headers.items()}, "x-amz-date": at}
+    names = tuple(sorted(signed))
+    canonical = _canonical(method, raw_path, signed, names, hashlib.sha256(body).hexdigest())
+    signature = _signature(secret, at, scope, canonical)
+    parts = f"Credential={key}/{scope}, SignedHeaders={';'.join(names)}, Signature={signature}"
+    return {"X-Amz-Date": at, "Authorization": f"{ALGORITHM} {parts}"}
+
+
+def _signature(secret: str, at: str, scope: str, canonical: str) -> str:
+    text = "\n".join((ALGORITHM, at, scope, hashlib.sha256(canonical.encode()).hexdigest()))
+    key = f"AWS4{secret}".encode()
+    for part in (*scope.split("/"), text):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key.hex()
 
 
 def _check_clock(at: str, day: str, now: datetime) -> None:
