@@ -11,8 +11,8 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from bridge.api import ApiError
+from bridge.sigv4 import ALGORITHM, signing_key
 
-ALGORITHM = "AWS4-HMAC-SHA256"
 SKEW = 300.0
 """Seconds that a caller's clock may be off."""
 MOST_HEADERS = 50
@@ -102,10 +102,8 @@ def sign(
 
 def _signature(secret: str, at: str, scope: str, canonical: str) -> str:
     text = "\n".join((ALGORITHM, at, scope, hashlib.sha256(canonical.encode()).hexdigest()))
-    key = f"AWS4{secret}".encode()
-    for part in (*scope.split("/"), text):
-        key = hmac.digest(key, part.encode(), "sha256")
-    return key.hex()
+    day, region, service, _ = scope.split("/")
+    return hmac.digest(signing_key(secret, day, region, service), text.encode(), "sha256").hex()
 
 
 def _check_clock(at: str, day: str, now: datetime) -> None:

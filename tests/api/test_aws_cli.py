@@ -23,10 +23,8 @@ TARGET = "arn:aws:sqs:eu-west-1:123456789012:my-letters"
 
 INVOKE = """aws lambda invoke --function-name my-function --payload '{"key": "value"}'\
  --cli-binary-format raw-in-base64-out output.json"""
-CONCURRENCY = (
-    "aws lambda put-function-concurrency --function-name my-api-handler --reserved-concurrent-executions 0"
-)
- --maximum-batching-window-in-seconds 5 --function-response-types ReportBatchItemFailures"""
+CREATE = f"""aws lambda create-event-source-mapping --function-name my-worker --event-source-arn {QUEUE}\
+ --batch-size 10 --maximum-batching-window-in-seconds 5 --function-response-types ReportBatchItemFailures"""
 UPDATE = "aws lambda update-event-source-mapping --uuid {} --function-response-types ReportBatchItemFailures"
 EVENT_CONFIG = f"""aws lambda put-function-event-invoke-config --function-name my-processor --maximum-retry-attempts 2\
  --maximum-event-age-in-seconds 3600 --destination-config '{{"OnSuccess":{{"Destination":"{TARGET}"}},\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,16 +110,16 @@ def test_messages_flow_only_while_it_is_enabled(api: Any, create: Create, queue:
     each = create(Enabled=False)
     assert each["State"] == "Disabled"  # ESM-51
     queue.send("waits")
+    assert queue.counts() == (1, 0)
     enabling = api.update_event_source_mapping(UUID=each["UUID"], Enabled=True)
     assert enabling["State"] in ("Enabling", "Enabled")  # ESM-52
     eventually(lambda: queue.counts() == (0, 0))
     reaches(api, each["UUID"], "Enabled")
     assert api.update_event_source_mapping(UUID=each["UUID"], Enabled=False)["State"] in ("Disabling", "Disabled")
     reaches(api, each["UUID"], "Disabled")
-    queue.send("stays")
-    assert sum(queue.counts()) == 1
     both = api.update_event_source_mapping(UUID=each["UUID"], Enabled=True, BatchSize=3)
     assert (both["State"], both["BatchSize"]) == ("Enabling", 3)
+    queue.send("goes")
     eventually(lambda: queue.counts() == (0, 0))
 
 
@@ -180,17 +181,23 @@ def test_a_mapping_of_the_file(api: Any, stage: tuple[Site, Bridge]) -> None:
     reaches(api, each, "Enabled")
 
 
-def test_in_use(api: Any, create: Create, queue: Queue, tmp_path: Path) -> None:  # ESM-54
+def test_in_use(api: Any, create: Create, queue: Queue, stage: tuple[Site, Bridge], tmp_path: Path) -> None:  # ESM-54
     gate = tmp_path / "gate"
-    each = create(FunctionName="slow", BatchSize=1)["UUID"]
-    error = refused(api.update_event_source_mapping, UUID=each, BatchSize=2)
+    each = create(BatchSize=1)["UUID"]
+    queue.send(json.dumps({"order": {"until": str(gate)}}))
+    stage[1].until(lambda: any(it.busy for it in stage[1].state().functions))
+    reaches(api, each, "Enabled")
+    assert api.update_event_source_mapping(UUID=each, BatchSize=2)["State"] == "Updating"  # until the handler is done
     text = "Cannot {} the event source mapping because it is in use."
-    assert error == ("ResourceInUseException", 400, text.format("update")) or state(api, each) == "Enabled"
+    error = refused(api.update_event_source_mapping, UUID=each, BatchSize=3)
+    assert error == ("ResourceInUseException", 400, text.format("update"))
+    error = refused(api.delete_event_source_mapping, UUID=each)
+    assert error == ("ResourceInUseException", 400, text.format("delete"))
+    assert state(api, each) == "Updating"
+    gate.touch()
     reaches(api, each, "Enabled")
-    assert not gate.exists()
-    api.update_event_source_mapping(UUID=each, BatchSize=3)
-    assert refused(api.delete_event_source_mapping, UUID=each) == ("ResourceInUseException", 400, text.format("delete"))
-    reaches(api, each, "Enabled")
+    assert api.get_event_source_mapping(UUID=each)["BatchSize"] == 2
+    assert queue.counts() == (0, 0)  # ESM-58: what ran was settled
 
 
 def test_duplicates(api: Any, create: Create, queue: Queue) -> None:  # ESM-11, ESM-15
