@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.api.lambda_client import client
-from tests.e2e.harness import Bridge, Site
+from tests.e2e.harness import Bridge, Endpoint, Site
 from tests.servers import Queue, Server
 
 HANDLERS = Path(__file__).parent / "handlers"
 
 
-def api_site(folder: Path, server: Server | None) -> Site:
+def api_site(folder: Path, server: Endpoint | None) -> Site:
     """A site whose daemon serves the API, with three functions."""
     site = Site(folder, server)
     site.config["api"] = {"listen": "127.0.0.1:0"}
