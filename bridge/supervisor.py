@@ -79,6 +79,8 @@ class Supervised:
         self._closing = False
         self._trouble: Gate | None = None
         self._stalled = False
+        self._hindered = False
+        """There was trouble since it came into its state."""
         self.state = state if self.wanted else "Disabled"
         self._last_state = "Deleting"
         self._since = time.time()
@@ -106,8 +108,8 @@ class Supervised:
 
     @property
     def turning(self) -> bool:
-        """Between two steady states, and nothing is in the way of the second (ESM-54)."""
-        return self.state not in ("Enabled", "Disabled") and self._trouble is None
+        """Between two steady states, and nothing has come in the way of the second (ESM-54)."""
+        return self.state not in ("Enabled", "Disabled") and not self._hindered
 
     @property
     def explained(self) -> bool:
@@ -190,6 +192,7 @@ class Supervised:
     def _told(self, line: str | None) -> None:
         """The source says what it waits for, or that it goes on."""
         self._tally.alive_at = anyio.current_time()
+        self._hindered = self._hindered or line is not None
         if line is None:
             if self._trouble and self._flow:
                 log.info("mapping_recovered", mapping=self.mapping.name)
@@ -201,6 +204,7 @@ class Supervised:
     def _fell(self, failure: BaseException) -> None:
         line = str(failure) or type(failure).__name__
         known = isinstance(failure, BridgeError)
+        self._hindered = True
         if self._trouble is None or self._trouble.detail != line:
             log.error("mapping_failed", mapping=self.mapping.name, error=line, exc_info=None if known else failure)
             self._tally.failures.append(Failure(at=time.time(), what=type(failure).__name__, message=line[:300]))
@@ -277,6 +281,7 @@ class Supervised:
         if state != self.state:
             log.debug("mapping_state", mapping=self.mapping.name, state=state, was=self.state)
             self.state = state
+            self._hindered = False
             self._since = time.time()
             self._meter.state(state)
             self._signal()

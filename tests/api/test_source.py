@@ -64,7 +64,7 @@ def test_a_mapping_whose_queue_vanished_can_be_changed(api: Any, bridge: Bridge,
     assert (name, status) == INVALID
     assert message.startswith("Error occurred while ReceiveMessage. ")
     assert api.update_event_source_mapping(UUID=each, Enabled=True)["State"] == "Enabling"
-    bridge.until(lambda: (gate := bridge.view(each).gate) is not None and gate.name in ("opening", "endpoint"))
+    bridge.said("mapping_failed")
     assert api.get_event_source_mapping(UUID=each)["State"] == "Enabling"  # `Enabled` would mean that it polls
     assert api.update_event_source_mapping(UUID=each, Enabled=False)["State"] in ("Disabling", "Disabled")
     eventually(lambda: api.get_event_source_mapping(UUID=each)["State"] == "Disabled")
