@@ -25,7 +25,9 @@ async def get(host: Host, call: Call) -> Answer:
     reserved = found.invoker.reserved
     return {
         "Configuration": _configuration(host, found),
-        "Code": {"RepositoryType": "file", "Location": found.function.code.as_uri()},
+        "Code": {"RepositoryType": "file", "Location": found.function.code.as_uri()}
+        if found.function.runtime
+        else None,
         "Concurrency": None if reserved is None else {"ReservedConcurrentExecutions": reserved},
         "Tags": host.book.tags.get(f"function:{found.function.name}"),
     }
@@ -82,7 +84,7 @@ def _configuration(host: Host, found: Target) -> Answer:
         "Version": LATEST,
         "Environment": _environment(host, found),
         "TracingConfig": {"Mode": "PassThrough"},
-        "PackageType": "Zip",
+        "PackageType": "Zip" if function.runtime else None,
         "State": "Active",
         "LastUpdateStatus": "Successful",
     }
