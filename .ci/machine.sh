@@ -6,6 +6,7 @@ cache=${1:?the cache folder}
 
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need aws awscli
 need cc gcc
 need curl curl
 need git git

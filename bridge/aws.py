@@ -384,6 +384,12 @@ def _models() -> Any:
     return create_loader(os.environ.get("AWS_DATA_PATH"))
 
 
+def service_model(service: str, version: str) -> dict[str, Any]:
+    """The SDK's description of a service: operations and shapes, as its makers ship it."""
+    model: dict[str, Any] = _models().load_service_model(service, "service-2", version)
+    return model
+
+
 async def _attempt(work: Awaitable[T], what: str, endpoint: str) -> T:
     from asyncio import timeout
 

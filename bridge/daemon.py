@@ -16,6 +16,7 @@ import structlog
 
 from bridge import __version__
 from bridge.admin.server import AdminServer
+from bridge.api.book import Book
 from bridge.asynchronous import AsyncInvocations
 from bridge.aws import Aws, Credentials
 from bridge.errors import BridgeError, ConfigError
@@ -35,11 +36,15 @@ from bridge.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
+    from bridge.api.server import ApiServer
     from bridge.stores import Store
 
 log = structlog.get_logger()
 
-RESTART_ONLY = ("state", "admin_host", "admin_port", "admin_token", "max_buffered_bytes", "log_level", "log_format")
+RESTART_ONLY = (
+    "state", "admin_host", "admin_port", "admin_token", "api_host", "api_port", "api_keys", "max_buffered_bytes",
+    "log_level", "log_format",
+)  # fmt: skip
 """Settings that a reload does not touch."""
 
 
@@ -100,6 +105,11 @@ class Daemon:
         self._signals = signals
         self.metrics = Metrics()
         self.admin: AdminServer | None = None
+        self.api: ApiServer | None = None
+        self.changing = anyio.Lock()
+        """Held while functions or mappings are changed."""
+        self.started_at = time.time()
+        self.book: Book
         self._buffer = Buffer(settings.max_buffered_bytes)
         self._notifier = Notifier()
         self._functions: dict[str, Hosted] = {}
@@ -107,7 +117,7 @@ class Daemon:
         self._store: Store | None = None
         self._supervisor: Supervisor | None = None
         self.queue: AsyncInvocations | None = None
-        """Takes asynchronous invocations; none while it starts."""
+        """Takes asynchronous invocations; none while it starts, and then the API refuses them."""
         self._hosts: TaskGroup | None = None
         self._aws: Aws
         self._stage: Stage
@@ -117,7 +127,6 @@ class Daemon:
         self._started = False
         self._ready = False
         self._status = 0
-        self._started_at = time.time()
 
     def __repr__(self) -> str:
         return f"<Daemon {self._supervisor!r}>"
@@ -128,6 +137,22 @@ class Daemon:
         if self._supervisor is None:
             raise BridgeError("the daemon is still starting; try again in a moment")
         return self._supervisor
+
+    @property
+    def store(self) -> Store:
+        """Only while it runs."""
+        assert self._store is not None  # noqa: S101
+        return self._store
+
+    @property
+    def aws(self) -> Aws:
+        """Only while it runs."""
+        return self._aws
+
+    @property
+    def invokers(self) -> dict[str, Invoker]:
+        """The functions in service."""
+        return {name: hosted.invoker for name, hosted in self._functions.items()}
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> int:
         """Until a signal or ``stop``; gives the exit status. Started when the mappings are."""
@@ -162,15 +187,20 @@ class Daemon:
             aws = Aws(self.metrics.api_meter(), credentials=self._stage.credentials)
             self._aws = await stack.enter_async_context(aws)
             self.settings = await self._stage.adapt(self.settings)
+            self.book = Book(self._store)
+            await self.book.open()
             await stack.enter_async_context(self._hosting())
             for function in self.settings.functions.values():
                 await self._host(function)
             self.queue = AsyncInvocations(self._store, self._aws, self.metrics, self._buffer, self._invoker)
+            self.book.configure(self.queue)
             await stack.enter_async_context(self.queue.running())
             self._supervisor = Supervisor(self._aws, self.metrics, self._buffer, self._store)
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():
                 await self._supervisor.add(mapping, self._functions[mapping.function].invoker)
+            await self.book.start(self)
+            self.api = await self._serve_api(stack)
             self._started = True
             log.info(
                 "started",
@@ -178,10 +208,20 @@ class Daemon:
                 mappings=len(self.settings.mappings),
                 config=self.settings.file,
                 admin=f"{self.admin.host}:{self.admin.port}" if self.admin else "off",
+                api=self.api.address if self.api else "off",
             )
             task_status.started()
             await self._watch_until_stopped()
             await self._drain()
+
+    async def _serve_api(self, stack: AsyncExitStack) -> ApiServer | None:
+        settings = self.settings
+        if settings.api_host is None:
+            return None
+        from bridge.api.server import ApiServer
+
+        server = ApiServer(self, settings.api_host, settings.api_port or 0, settings.api_keys)
+        return await stack.enter_async_context(server)
 
     async def _watch_until_stopped(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -196,9 +236,11 @@ class Daemon:
         log.info("draining", grace=self.settings.shutdown_grace)
         with anyio.move_on_after(self.settings.shutdown_grace) as grace:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self.supervisor.drain)
+                if self.api:
+                    tasks.start_soon(self.api.drain, name="api")
+                tasks.start_soon(self.supervisor.drain, name="mappings")
                 if self.queue:
-                    tasks.start_soon(self.queue.drain)
+                    tasks.start_soon(self.queue.drain, name="events")
         if grace.cancelled_caught:
             left = {view.name: view.in_flight for view in self.snapshot().mappings if view.in_flight}
             log.warning("shutdown_grace_over", grace=self.settings.shutdown_grace, cancelled=left)
@@ -242,7 +284,10 @@ class Daemon:
         ended = anyio.Event()
         try:
             async with executor_class(function)(function, surroundings) as executor:
-                hosted = Hosted(Invoker(executor, meter), anyio.Event(), ended)
+                invoker = Invoker(executor, meter)
+                if function.name in self.book.reserved:
+                    invoker.reserve(self.book.reserved[function.name])
+                hosted = Hosted(invoker, anyio.Event(), ended)
                 self._functions[function.name] = hosted
                 task_status.started()
                 await hosted.stop.wait()
@@ -268,7 +313,9 @@ class Daemon:
             self._reloading = anyio.Event()
             self._notifier.reloading()
             try:
-                await self._reload(await self._stage.adapt(self._load()))
+                new = await self._stage.adapt(self._load())
+                async with self.changing:
+                    await self._reload(new)
             except ConfigError as error:
                 log.error("reload_failed", problems=error.problems[:20], kept="the configuration from before")
             except BridgeError as error:
@@ -284,8 +331,9 @@ class Daemon:
             for name, mapping in old.mappings.items()
             if differs(mapping, new.mappings.get(name)) or mapping.function in changed
         ]
+        made_here = [it.mapping for it in self.supervisor.mappings if it.mapping.name not in old.mappings]
         async with anyio.create_task_group() as tasks:
-            for name in stale:
+            for name in (*stale, *(it.name for it in made_here if it.function in changed)):
                 tasks.start_soon(self.supervisor.remove, name)
             if self.queue:
                 for name in changed:
@@ -303,6 +351,7 @@ class Daemon:
         for name, mapping in new.mappings.items():
             if name not in running:
                 await self.supervisor.add(mapping, self._functions[mapping.function].invoker)
+        await self.book.start(self)
         ignored = [name for name in RESTART_ONLY if getattr(new, name) != fixed[name]]
         if ignored:
             log.warning("reload_needs_restart", settings=ignored)
@@ -336,7 +385,7 @@ class Daemon:
         return Snapshot(
             version=__version__,
             pid=os.getpid(),
-            started_at=self._started_at,
+            started_at=self.started_at,
             at=time.time(),
             draining=self.stopping.is_set(),
             starting=not self._started,

@@ -47,6 +47,7 @@ class Invoker:
         self._meter = meter
         self._lanes: deque[Lane] = deque()
         self._changed = anyio.Event()
+        self._reserved = executor.function.reserved_concurrency
         self.busy = 0
         self.invocations = 0
         self.errors = 0
@@ -72,7 +73,17 @@ class Invoker:
     @property
     def limit(self) -> int:
         """Invocations at once."""
-        return self.function.concurrency
+        return self.function.max_environments if self._reserved is None else self._reserved
+
+    @property
+    def reserved(self) -> int | None:
+        """The reserved concurrency in force; 0 throttles everything."""
+        return self._reserved
+
+    def reserve(self, concurrency: int | None) -> None:
+        """Sets the reserved concurrency at once; what runs beyond it ends in peace."""
+        self._reserved = concurrency
+        self.grant()
 
     @property
     def waiting(self) -> int:
@@ -141,6 +152,15 @@ class Invoker:
             else:
                 passed += 1
         self._wake()
+
+    def try_acquire(self) -> bool:
+        """Takes a slot for a call that never waits, to be given back with ``release``; false: there is none (INV-11).
+        A batch that waits for this function is not overtaken: it waits only while no slot is free."""
+        if self.busy >= self.limit:
+            self._meter.throttled()
+            return False
+        self.busy += 1
+        return True
 
     def release(self) -> None:
         """A slot is free again."""

@@ -17,10 +17,10 @@ from bridge.config.aws import check_aws
 from bridge.config.functions import function
 from bridge.config.handler import found
 from bridge.config.mappings import Home, mapping
-from bridge.config.options import NAME, AdminOptions, Options
+from bridge.config.options import NAME, AdminOptions, ApiOptions, Options
 from bridge.config.overrides import lay_environment, lay_sets
 from bridge.config.reader import Report, Section, read, shown
-from bridge.config.tree import Node, Place, Problem, Scalar, Table, parse
+from bridge.config.tree import Place, Problem, Scalar, Table, parse
 from bridge.errors import ConfigError, StateError
 from bridge.function import AwsSettings, Function
 from bridge.mapping import Mapping
@@ -30,6 +30,8 @@ PLACES = ("bridge.yaml", "/etc/bridge/bridge.yaml")
 """Where the file is looked for when neither ``-c`` nor ``BRIDGE_CONFIG`` names one."""
 MOST_BYTES = 4 << 20
 """Of the file."""
+
+ACCESS_KEY = "[A-Za-z0-9]{3,128}"
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -52,6 +54,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """None: nothing listens."""
     admin_port: int | None = None
     admin_token: str | None = None
+    api_host: str | None = None
+    """None: the API is off."""
+    api_port: int | None = None
+    api_keys: Dict[str, str] | None = None
+    """Access key id -> secret; none: callers need not sign (loopback only)."""
     functions: Dict[str, Function] = {}
     mappings: Dict[str, Mapping] = {}
     notices: tuple[str, ...] = ()
@@ -81,7 +88,7 @@ def load(
     root = parse(_text(file), file, environ, report.problems)
     if not isinstance(root, Table):
         raise ConfigError(f"{root.place}: expected options such as functions and mappings, got no mapping of them")
-    root = lay_environment(_admin_as_table(root), Options, environ, report.problems)
+    root = lay_environment(_off_as_table(_off_as_table(root, "admin"), "api"), Options, environ, report.problems)
     root = lay_sets(root, Options, sets, report.problems)
     settings = _settings(root, file, environ, report, local=local)
     if report.problems:
@@ -126,25 +133,26 @@ def _lines(problems: Sequence[Problem]) -> list[str]:
     return list(dict.fromkeys(map(str, ordered)))
 
 
-def _admin_as_table(root: Table) -> Table:
+def _off_as_table(root: Table, key: str) -> Table:
     """``admin: off`` as ``admin: {listen: off}``, so that the environment can set the options below it."""
-    node = root.items.get("admin")
+    node = root.items.get(key)
     if not isinstance(node, Scalar) or node.text != "off":
         return root
-    return Table({**root.items, "admin": Table({"listen": node}, node.place)}, root.place)
+    return Table({**root.items, key: Table({"listen": node}, node.place)}, root.place)
 
 
 def _settings(root: Table, file: str, environ: Dict[str, str], report: Report, *, local: bool) -> Settings:
     whole = Section(root, "", report)
     rest = {key: node for key, node in root.items.items() if key not in ("functions", "mappings")}
     top = Section(Table(rest, root.place), "", report)
-    options = read(top, Options, _refuse)
+    options = read(top, Options)
     check_aws(options.aws, top, "aws.")
     folder = Path(file).absolute().parent
     mappings, homes = _mappings(whole, options.aws)
     functions = _functions(whole, options.aws, homes, environ, folder, local=local)
     _advise(whole, functions, mappings)
     host, port, token = _admin(options, top)
+    api_host, api_port, api_keys = _api(options, top)
     return Settings(
         file=file,
         aws=options.aws,
@@ -156,17 +164,14 @@ def _settings(root: Table, file: str, environ: Dict[str, str], report: Report, *
         admin_host=host,
         admin_port=port,
         admin_token=token,
+        api_host=api_host,
+        api_port=api_port,
+        api_keys=api_keys,
         functions=functions,
         mappings=mappings,
         notices=_notices(file, report),
         warnings=tuple(_lines(report.warnings)),
     )
-
-
-def _refuse(key: str, node: Node) -> str | None:
-    if key != "api":
-        return None
-    return "" if isinstance(node, Scalar) and node.value in (None, False) else "not implemented yet; remove it"
 
 
 def _sections(whole: Section, key: str) -> Iterator[tuple[str, Section]]:
@@ -248,19 +253,58 @@ def _admin(options: Options, section: Section) -> tuple[str | None, int | None, 
         section.problem("admin.token", "expected visible ASCII characters without spaces")
     if admin.listen == "off":
         return None, None, admin.token
-    host, _, port = admin.listen.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    host = host.removeprefix("[").removesuffix("]") if bracketed else host
-    is_host = ":" in host if bracketed else bool(host) and not set(host) & set(":/[]@ ")
-    if not (is_host and _is_visible_ascii(host) and port.isdecimal() and port.isascii() and int(port[:6]) <= 65535):
-        expected = "expected HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464, or off"
-        section.problem("admin.listen", f"{shown(admin.listen)} is no address; {expected}")
+    address = _address(admin.listen, "admin.listen", 9464, section)
+    if not address:
         return None, None, None
-    if not (host in ("localhost", "::1") or host.startswith("127.")) and not admin.token:
+    if not _is_loopback(address[0]) and not admin.token:
         section.warn(
             "admin.listen", "other hosts may look, but pause and resume are refused to them without admin.token"
         )
-    return host, int(port), admin.token
+    return *address, admin.token
+
+
+def _api(options: Options, section: Section) -> tuple[str | None, int | None, Dict[str, str] | None]:
+    api = options.api if isinstance(options.api, ApiOptions) else ApiOptions(listen="off")
+    if api.auth == "none" and api.access_keys:
+        section.problem("api.access_keys", "auth is none, so that nobody would be asked for a key; write auth: sigv4")
+    for key, secret in api.access_keys.items():
+        if not (re.fullmatch(ACCESS_KEY, key) and secret and _is_visible_ascii(secret)):
+            section.problem(
+                f"api.access_keys.{key}" if re.fullmatch(ACCESS_KEY, key) else "api.access_keys",
+                "expected an id of 3 to 128 letters and digits, and a secret of visible ASCII without spaces",
+            )
+    if api.auth == "sigv4" and not api.access_keys:
+        section.problem("api.auth", "sigv4 needs at least one entry in api.access_keys: {ID: SECRET}")
+    if api.listen == "off":
+        return None, None, None
+    address = _address(api.listen, "api.listen", 3001, section)
+    if not address:
+        return None, None, None
+    if not _is_loopback(address[0]) and api.auth == "none":
+        section.problem(
+            "api.listen",
+            f"auth: none lets anybody who reaches {address[0]} run every function; write auth: sigv4 with access_keys,"
+            " or listen at 127.0.0.1",
+        )
+    return *address, api.access_keys if api.auth == "sigv4" else None
+
+
+def _address(listen: str, key: str, port_for_example: int, section: Section) -> tuple[str, int] | None:
+    """Host and port; none, and reported, when it is neither."""
+    host, _, port = listen.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host.removeprefix("[").removesuffix("]") if bracketed else host
+    is_host = ":" in host if bracketed else bool(host) and not set(host) & set(":/[]@ ")
+    if is_host and _is_visible_ascii(host) and port.isdecimal() and port.isascii() and int(port[:6]) <= 65535:
+        return host, int(port)
+    expected = f"expected HOST:PORT, such as 127.0.0.1:{port_for_example} or [::1]:{port_for_example}, or off"
+    section.problem(key, f"{shown(listen)} is no address; {expected}")
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens there."""
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
 
 
 def _is_visible_ascii(text: str) -> bool:

@@ -11,6 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import anyio
+import msgspec
 import structlog
 
 from bridge.crew import Crew
@@ -71,6 +72,7 @@ class Supervised:
         *,
         paused: bool,
         asynchronous: Asynchronous | None = None,
+        state: str = "Creating",
     ) -> None:
         self.mapping = mapping
         self.paused = paused
@@ -89,7 +91,10 @@ class Supervised:
         self._closing = False
         self._trouble: Gate | None = None
         self._stalled = False
-        self.state = "Creating" if self.wanted else "Disabled"
+        self._hindered = False
+        """There was trouble since it came into its state."""
+        self.state = state if self.wanted else "Disabled"
+        self._last_state = "Deleting"
         self._since = time.time()
         meter.state(self.state)
 
@@ -107,6 +112,16 @@ class Supervised:
         if self.state != "Enabled":
             return self.state == "Disabled"
         return self._trouble is None and not self._stalled
+
+    @property
+    def since(self) -> float:
+        """Epoch seconds: when it came into its state."""
+        return self._since
+
+    @property
+    def turning(self) -> bool:
+        """Between two steady states, and nothing has come in the way of the second (ESM-54)."""
+        return self.state not in ("Enabled", "Disabled") and not self._hindered
 
     @property
     def explained(self) -> bool:
@@ -133,7 +148,7 @@ class Supervised:
                 with anyio.move_on_after(delay * random.uniform(0.5, 1)):  # noqa: S311 - jitter
                     await self._changed.wait()
                 delay = min(delay * 2, LONGEST_RESTART)
-        self._become("Deleting")
+        self._become(self._last_state)
 
     async def _try(self) -> BaseException | None:
         """Runs until it is drained, or gives what made it fall."""
@@ -192,6 +207,7 @@ class Supervised:
     def _told(self, line: str | None) -> None:
         """The source says what it waits for, or that it goes on."""
         self._tally.alive_at = anyio.current_time()
+        self._hindered = self._hindered or line is not None
         if line is None:
             if self._trouble and self._flow:
                 log.info("mapping_recovered", mapping=self.mapping.name)
@@ -203,6 +219,7 @@ class Supervised:
     def _fell(self, failure: BaseException) -> None:
         line = str(failure) or type(failure).__name__
         known = isinstance(failure, BridgeError)
+        self._hindered = True
         if self._trouble is None or self._trouble.detail != line:
             log.error("mapping_failed", mapping=self.mapping.name, error=line, exc_info=None if known else failure)
             self._tally.failures.append(Failure(at=time.time(), what=type(failure).__name__, message=line[:300]))
@@ -218,9 +235,20 @@ class Supervised:
                 self._become("Disabling" if paused else "Enabling")
             self._turn()
 
-    def close(self) -> None:
-        """Drains; ``run`` returns when all is settled."""
+    def enable(self, enabled: bool) -> None:
+        """Switches the mapping on or off for good, as its own option ``Enabled`` does."""
+        if enabled != self.mapping.enabled:
+            self.mapping = msgspec.structs.replace(self.mapping, enabled=enabled)
+            if not self.paused:
+                self._become("Enabling" if enabled else "Disabling")
+            self._turn()
+
+    def close(self, state: str = "") -> None:
+        """Drains; ``run`` returns when all is settled. ``state``: what it is in meanwhile."""
         self._closing = True
+        if state:
+            self._last_state = state
+            self._become(state)
         self._turn()
 
     def hurry(self) -> None:
@@ -268,6 +296,7 @@ class Supervised:
         if state != self.state:
             log.debug("mapping_state", mapping=self.mapping.name, state=state, was=self.state)
             self.state = state
+            self._hindered = False
             self._since = time.time()
             self._meter.state(state)
             self._signal()
@@ -333,6 +362,7 @@ class Supervisor:
         self._mappings: dict[str, Supervised] = {}
         self._ended: dict[str, anyio.Event] = {}
         self._tasks: TaskGroup | None = None
+        self._draining = False
         self.watched = anyio.Event()
         """Set and replaced after each look at the mappings: proof that the event loop and the watch are alive."""
 
@@ -356,13 +386,20 @@ class Supervisor:
         """In the order in which they were added."""
         return tuple(self._mappings.values())
 
-    async def add(self, mapping: Mapping, invoker: Invoker) -> None:
-        """Starts a mapping; returns at once."""
+    async def add(self, mapping: Mapping, invoker: Invoker, *, state: str = "Creating") -> None:
+        """Starts a mapping; returns at once. ``state``: what it is in until it polls."""
         assert self._tasks is not None  # noqa: S101 - only inside running()
         meter = self._metrics.mapping_meter(mapping.name, mapping.source, mapping.function)
         paused = mapping.uuid in await self._pauses.paused()
         supervised = Supervised(
-            mapping, invoker, self._aws, meter, self._buffer, paused=paused, asynchronous=self._asynchronous
+            mapping,
+            invoker,
+            self._aws,
+            meter,
+            self._buffer,
+            paused=paused,
+            asynchronous=self._asynchronous,
+            state=state,
         )
         self._mappings[mapping.name] = supervised
         ended = self._ended[mapping.name] = anyio.Event()
@@ -370,15 +407,37 @@ class Supervisor:
 
     async def remove(self, name: str) -> None:
         """Drains a mapping and forgets it."""
-        self._mappings[name].close()
+        supervised = self._mappings[name]
+        supervised.close()
         await self._ended[name].wait()
-        del self._mappings[name], self._ended[name]
+        if self._mappings.get(name) is supervised:
+            del self._mappings[name], self._ended[name]
+
+    def remove_soon(self, name: str) -> None:
+        """``remove``, without waiting for it; the mapping is Deleting from now on."""
+        assert self._tasks is not None  # noqa: S101
+        self._mappings[name].close("Deleting")
+        self._tasks.start_soon(self.remove, name, name=f"delete {name}")
+
+    def replace_soon(self, mapping: Mapping, invoker: Invoker, state: str) -> None:
+        """Drains the mapping of this name and starts it anew as ``mapping``; it is in ``state`` from now on until the
+        new one polls."""
+        assert self._tasks is not None  # noqa: S101
+        self._mappings[mapping.name].close(state)
+        self._tasks.start_soon(self._replace, mapping, invoker, state, name=f"update {mapping.name}")
+
+    async def _replace(self, mapping: Mapping, invoker: Invoker, state: str) -> None:
+        before = self._mappings[mapping.name]
+        await self._ended[mapping.name].wait()
+        if self._mappings.get(mapping.name) is before and not self._draining:
+            await self.add(mapping, invoker, state=state)
 
     async def drain(self) -> None:
         """Drains all; returns when nothing runs any more."""
+        self._draining = True
         for supervised in self._mappings.values():
             supervised.close()
-        for ended in self._ended.values():
+        for ended in tuple(self._ended.values()):
             await ended.wait()
 
     def find(self, name: str) -> Supervised:

@@ -17,8 +17,8 @@ LAYERS = [
      "event", "lineage"},
     {"pipeline"},
     {
-        "leash", "init", "aws", "aws_sdk", "aws_fast", "sigv4", "faults", "notify", "telemetry", "sources", "executors",
-        "stores", "samples", "runtimes", "destinations",
+        "leash", "init", "listening", "aws", "aws_sdk", "aws_fast", "sigv4", "faults", "notify", "telemetry", "sources",
+        "executors", "stores", "samples", "runtimes", "destinations",
     },
     {"settings", "config"},
     {"invoker", "flow"},
@@ -27,7 +27,7 @@ LAYERS = [
     {"supervisor"},
     {"asynchronous"},
     {"local"},
-    {"daemon", "admin"},
+    {"daemon", "admin", "api"},
     {"demo"},
     {"commands", "__main__"},
 ]  # fmt: skip

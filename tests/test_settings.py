@@ -115,7 +115,6 @@ mappings:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("api: {listen: 127.0.0.1:3001}", "bridge.yaml:1: api: not implemented yet; remove it"),
         ("reload: true", "bridge.yaml:1: reload: unknown option; known are: aws, "),
         ("shutdown_grace: soon", 'bridge.yaml:1: shutdown_grace: expected a number, got "soon"'),
         ("shutdown_grace: -1", "bridge.yaml:1: shutdown_grace: -1 is less than 0, the least that is allowed"),

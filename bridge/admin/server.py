@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import logging
-import socket
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,13 +11,13 @@ import anyio.to_thread
 import msgspec
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from bridge import __version__
 from bridge.admin import views
 from bridge.admin.access import Access
 from bridge.admin.backlogs import Backlogs
-from bridge.errors import BridgeError, StateError, UsageError
+from bridge.errors import BridgeError, StateError
+from bridge.listening import HttpListener
 from bridge.nearest import did_you_mean
 from bridge.snapshot import Control, MappingView
 from bridge.telemetry.logs import Once
@@ -30,16 +26,10 @@ from bridge.telemetry.metrics import Metrics
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger()
-http_log = logging.getLogger("bridge.admin.http")
 
 MOST_CONNECTIONS = 64
 MOST_BODY = 4096
-IDLE_TIMEOUT = 15.0
-"""Seconds until a connection that sends no whole request is closed."""
 BODY_TIMEOUT = 5.0
-READER_TIMEOUT = 30_000
-"""Milliseconds until a connection whose client takes nothing is closed by the kernel."""
-STOP_TIMEOUT = 0.5
 
 HEADERS = {
     "Server": "bridge",
@@ -73,19 +63,26 @@ class AdminServer:
     """
 
     def __init__(self, control: Control, metrics: Metrics, host: str, port: int, token: str | None = None) -> None:
-        self.host = host
-        self.port = port
         self._control = control
         self._metrics = metrics
         self._access = Access(host, token or "")
         self._backlogs = Backlogs(control)
         self._denied = Once(log)
         self._rendering = anyio.Lock()
-        self._listener: asyncio.Server | None = None
-        self._runner: web.AppRunner | None = None
+        self._listener = HttpListener(self._app(), "admin.listen", host, port, connections=MOST_CONNECTIONS)
 
     def __repr__(self) -> str:
-        return f"<AdminServer {self.host}:{self.port} {'listening' if self._listener else 'closed'}>"
+        return f"<AdminServer {self._listener!r}>"
+
+    @property
+    def host(self) -> str:
+        """Where it listens."""
+        return self._listener.host
+
+    @property
+    def port(self) -> int:
+        """Where it listens; not 0 any more."""
+        return self._listener.port
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -99,35 +96,11 @@ class AdminServer:
 
     async def start(self) -> None:
         """Listens. Raises UsageError."""
-        self._runner = web.AppRunner(
-            self._app(),
-            access_log=None,
-            logger=http_log,
-            keepalive_timeout=IDLE_TIMEOUT,
-            shutdown_timeout=STOP_TIMEOUT,
-        )
-        await self._runner.setup()
-        try:
-            self._listener = await asyncio.get_running_loop().create_server(
-                self._connection, self.host, self.port, start_serving=False
-            )
-            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
-                for listener in self._listener.sockets:
-                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READER_TIMEOUT)
-            self.port = self._listener.sockets[0].getsockname()[1]
-            await self._listener.start_serving()
-        except (OSError, OverflowError, UnicodeError) as error:
-            await self.stop()
-            raise UsageError(f"admin.listen {self.host}:{self.port}: {_cannot_listen(error)}") from error
+        await self._listener.start()
 
     async def stop(self) -> None:
-        """Closes; answers that are under way get ``STOP_TIMEOUT`` seconds."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        """Closes, in bounded time."""
+        await self._listener.stop()
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[self._in_json], client_max_size=MOST_BODY)
@@ -140,12 +113,6 @@ class AdminServer:
         app.router.add_post("/mappings/{name}/pause", self._pause)
         app.router.add_post("/mappings/{name}/resume", self._resume)
         return app
-
-    def _connection(self) -> asyncio.Protocol:
-        server = self._runner.server if self._runner else None
-        if server is None or len(server.connections) >= MOST_CONNECTIONS:
-            return _Refused()
-        return server()
 
     # What anybody may see.
 
@@ -224,22 +191,6 @@ class AdminServer:
             return _json(answer, status=error.status, headers=headers)
 
 
-class _Refused(asyncio.Protocol):
-    """A connection too many: closed at once, so that the daemon keeps its descriptors for its work."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Whether an error of the server is our fault: garbage and lost connections are the client's, and no news."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError | ConnectionError)
-
-
-http_log.addFilter(_is_ours)
-
-
 def _json(answer: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(
         body=msgspec.json.encode(answer), status=status, headers=headers, content_type="application/json"
@@ -253,17 +204,3 @@ async def _add_headers(_request: web.Request, response: web.StreamResponse) -> N
 def _paths(app: web.Application) -> list[str]:
     routes = (route for route in app.router.routes() if route.resource and route.method != "HEAD")
     return [f"{route.method} {route.resource.canonical}" for route in routes if route.resource]
-
-
-def _cannot_listen(error: Exception) -> str:
-    match error:
-        case OSError(errno=errno.EADDRINUSE):
-            return "the port is in use; stop what listens there, or set another port (or off)"
-        case OSError(errno=errno.EACCES | errno.EPERM):
-            return "this user may not listen there; set a port above 1023"
-        case OSError(errno=errno.EADDRNOTAVAIL):
-            return "this machine has no such address; set 127.0.0.1, or 0.0.0.0 for all"
-        case socket.gaierror():
-            return "the name is unknown; set an address of this machine"
-        case _:
-            return f"{error}; set an address and a port from 1 to 65535"

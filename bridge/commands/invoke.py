@@ -24,6 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("function", metavar="FUNCTION", help="a name under `functions` of the configuration")
     parser.add_argument("-e", "--event", metavar="FILE|-", help="the event as JSON, - for standard input; default {}")
     parser.add_argument(
+        "--async",
+        action="store_true",
+        dest="asynchronous",
+        help="hand the event to a running daemon and print the request id; its API must be on",
+    )
+    parser.add_argument(
+        "--api",
+        metavar="URL",
+        help="with --async: the daemon's API; default: api.listen of the configuration; signed with the AWS keys of the"
+        " environment where there are any",
+    )
+    parser.add_argument(
         "-c", "--config", metavar="FILE", help="default: BRIDGE_CONFIG, bridge.yaml, /etc/bridge/bridge.yaml"
     )
     parser.add_argument(
@@ -35,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
     """0, or 1 after a function error."""
     from bridge.settings import load
 
+    if args.asynchronous:
+        return run_async(args)
+    if args.api:
+        raise UsageError("--api goes with --async: without it no daemon is asked")
     settings = load(args.config, os.environ, args.sets)
     function = settings.functions.get(args.function)
     if function is None:
@@ -53,6 +69,26 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.buffer.write(answer + b"\n")
     sys.stdout.buffer.flush()
     return 0 if isinstance(outcome, Succeeded) else 1
+
+
+def run_async(args: argparse.Namespace) -> int:
+    """0: the daemon has accepted it."""
+    from bridge.api.client import accept
+
+    payload = read_event(args.event)
+    url = args.api
+    if not url:
+        from bridge.settings import load
+
+        settings = load(args.config, os.environ, args.sets)
+        if settings.api_host is None:
+            raise UsageError(
+                f"{settings.file} has no api.listen; set it there, or name the daemon's API with --api URL"
+            )
+        host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+        url = f"http://{host}:{settings.api_port}"
+    print(accept(url, args.function, payload, os.environ))
+    return 0
 
 
 def read_event(name: str | None) -> bytes:

@@ -22,6 +22,8 @@ from bridge.sources import SOURCES, Bound, Limits
 _NAMESPACE = UUID("7a5d2f0e-3c6b-5b7e-9a51-0b8f6d4c2e19")
 """Of the ids that are derived from mappings' names. Never changes: state is kept under these ids."""
 
+UNSUPPORTED_DESTINATION = "Unsupported DestinationConfig parameter for given event source mapping type."
+"""ESM-23."""
 MOST_FILTERS = 10
 """ESM-45: 5, and 10 by quota, which nobody has to ask for here."""
 RESPONSE_ONLY = frozenset({
@@ -42,7 +44,7 @@ _OTHER_KEYS = {
 }  # fmt: skip
 """The rest of CreateEventSourceMapping, and whose it is (ESM-20)."""
 
-_FUNCTION_NAME = (
+FUNCTION_NAME = (
     r"(?:arn:aws[a-zA-Z-]*:lambda:)?(?:(?P<region>[a-z]{2,6}(?:-[a-z]+)+-\d):)?(?:(?P<account>\d{12}):)?(?:function:)?"
     r"(?P<name>[a-zA-Z0-9_-]{1,64})(?::(?P<qualifier>\$LATEST(?:\.PUBLISHED)?|[a-zA-Z0-9_-]+))?"
 )
@@ -128,8 +130,8 @@ class _Refusal:
             return ""  # the source itself is the problem, or nothing is asked for
         if key == "DestinationConfig" and self._kind == "S":  # ESM-23
             return (
-                "Unsupported DestinationConfig parameter for given event source mapping type: what fails goes where the"
-                " queue's own redrive policy says; remove it"
+                f"{UNSUPPORTED_DESTINATION.rstrip('.')}: what fails goes where the queue's own redrive policy says;"
+                " remove it"
             )
         if self._kind in _OTHER_KEYS[key]:
             return "not implemented yet; remove it"
@@ -146,7 +148,9 @@ def _source(section: Section) -> SourceArn | None:
                 "SelfManagedEventSource", f"self-managed Kafka is not implemented yet; implemented are: {kinds}"
             )
         else:  # ESM-30
-            section.problem("", "Unrecognized event source: EventSourceArn is missing")
+            section.problem(
+                "", "Unrecognized event source: EventSourceArn is missing", aws="Unrecognized event source."
+            )
         return None
     if not isinstance(node, Scalar):
         return None
@@ -199,19 +203,23 @@ def _target(options: MappingOptions, section: Section, functions: Collection[str
 def _one_target(text: str, key: str, section: Section, functions: Collection[str]) -> _Target | None:
     if text in functions:
         return _Target(text)
-    match = re.fullmatch(_FUNCTION_NAME, text)
+    match = re.fullmatch(FUNCTION_NAME, text)
     if not match:
         section.problem(key, f"{shown(text)} is no function; expected a name, NAME:$LATEST or an ARN of a function")
         return None
     target = _Target(**{key: value or "" for key, value in match.groupdict().items()})
     if target.qualifier not in ("", "$LATEST"):
         section.problem(
-            key, f"versions and aliases are not implemented yet; write {target.name} without :{target.qualifier}"
+            key,
+            f"versions and aliases are not implemented yet; write {target.name} without :{target.qualifier}",
+            aws="Function does not exist",
         )
     if target.name not in functions:  # ESM-12
         near = did_you_mean(target.name, functions) or _listed(functions)
         section.problem(
-            key, f"Function does not exist: {shown(target.name)} is not among the functions of this file{near}"
+            key,
+            f"Function does not exist: {shown(target.name)} is not among the functions of this file{near}",
+            aws="Function does not exist",
         )
         return None
     return target
@@ -228,11 +236,8 @@ def _batching(options: MappingOptions, limits: Limits, section: Section) -> tupl
         options.MaximumBatchingWindowInSeconds, "MaximumBatchingWindowInSeconds", limits.window, limits.what, section
     )
     if limits.batch_size.most >= size > 10 and window == 0:
-        section.problem(
-            "BatchSize",
-            "Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10:"
-            f" {size} needs MaximumBatchingWindowInSeconds of at least 1",
-        )
+        rule = "Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10"
+        section.problem("BatchSize", f"{rule}: {size} needs MaximumBatchingWindowInSeconds of at least 1", aws=rule)
     return size, window
 
 
@@ -240,11 +245,15 @@ def _bounded(value: int | None, key: str, bound: Bound, what: str, section: Sect
     if value is None:
         return int(bound.default)
     if value > bound.most == 0:
-        section.problem(
-            key, f"{what} takes no batching window (Batching window is not supported for FIFO queues); remove it"
-        )
+        rule = "Batching window is not supported for FIFO queues"
+        section.problem(key, f"{what} takes no batching window ({rule}); remove it", aws=rule)
     elif value > bound.most:
-        section.problem(key, f"{value} is more than {bound.most:.0f}, the most that {what} allows")
+        rule = f"Maximum batch size must be between {bound.least:.0f} and {bound.most:.0f} inclusive"
+        section.problem(
+            key,
+            f"{value} is more than {bound.most:.0f}, the most that {what} allows",
+            aws=rule if key == "BatchSize" else "",
+        )
     elif value < bound.least:
         section.problem(key, f"{value} is less than {bound.least:.0f}, the least that {what} allows")
     return value
@@ -287,13 +296,19 @@ def _pattern(pattern: str | Dict[str, Any] | None, keys: str, section: Section) 
     from bridge.filtering import InvalidPattern, compile_pattern
 
     if pattern is None:  # FLT-8
-        section.problem(keys, "Invalid filter pattern definition: Pattern is missing")
+        section.problem(
+            keys, "Invalid filter pattern definition: Pattern is missing", aws="Invalid filter pattern definition."
+        )
         return ""
     try:
         text = pattern if isinstance(pattern, str) else json.dumps(pattern, ensure_ascii=False, allow_nan=False)
         compile_pattern(text)
     except (InvalidPattern, ValueError) as error:  # FLT-3
-        section.problem(f"{keys}.Pattern", f"Invalid filter pattern definition: {error}")
+        section.problem(
+            f"{keys}.Pattern",
+            f"Invalid filter pattern definition: {error}",
+            aws="Invalid filter pattern definition.",
+        )
         return ""
     return text
 

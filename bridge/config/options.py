@@ -500,6 +500,33 @@ class AdminOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = None
 
 
+class ApiOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The API that the AWS CLI and every SDK speak with Lambda."""
+
+    listen: Annotated[
+        str,
+        Meta(
+            description="HOST:PORT to listen at; port 0 takes a free one; off: nothing listens.",
+            examples=["127.0.0.1:3001"],
+        ),
+    ] = "127.0.0.1:3001"
+    auth: Annotated[
+        Literal["none", "sigv4"],
+        Meta(
+            description="Who may call: none (anybody who reaches it; on loopback only), or sigv4 (whoever signs with"
+            " one of the access_keys).",
+            examples=["sigv4"],
+        ),
+    ] = "none"
+    access_keys: Annotated[
+        dict[str, str],
+        Meta(
+            description="Access key id -> secret access key, for auth: sigv4.",
+            examples=[{"AKIDEXAMPLE": "a-secret-of-your-own"}],
+        ),
+    ] = {}
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The configuration of bridge."""
 
@@ -537,6 +564,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         AdminOptions | Literal["off"],
         Meta(description="Metrics, health, readiness, state, and what `bridge mappings` asks for; or off."),
     ] = AdminOptions()
+    api: Annotated[
+        ApiOptions | Literal["off"],
+        Meta(
+            description="The Lambda-compatible API (invoke, event source mappings, concurrency); off unless this"
+            " stands here.",
+            examples=[
+                {
+                    "listen": "127.0.0.1:3001",
+                    "auth": "sigv4",
+                    "access_keys": {"AKIDEXAMPLE": "a-secret-of-your-own"},
+                }
+            ],
+        ),
+    ] = "off"
     functions: Annotated[
         dict[str, FunctionOptions],
         Meta(

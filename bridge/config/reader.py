@@ -50,9 +50,10 @@ class Section:
             node = node.items.get(key) if isinstance(node, Table) else None
         return None if node is None or _is_null(node) else node
 
-    def problem(self, keys: str, message: str) -> None:
-        """Something is wrong with the option at this path below the section (empty: with the section itself)."""
-        self.report.problems.append(self._about(keys, message))
+    def problem(self, keys: str, message: str, *, aws: str = "") -> None:
+        """Something is wrong with the option at this path below the section (empty: with the section itself). ``aws``:
+        how AWS's API says it."""
+        self.report.problems.append(msgspec.structs.replace(self._about(keys, message), aws=aws))
 
     def warn(self, keys: str, message: str) -> None:
         """Advice: it will run like this."""

@@ -65,6 +65,8 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
     settled: bool = False
     """Whatever else seems wrong with this value follows from it."""
+    aws: str = ""
+    """How AWS's API words it, where that is known."""
 
     def __str__(self) -> str:
         message = " ".join(self.message.split("\n"))

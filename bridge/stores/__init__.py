@@ -100,6 +100,18 @@ class Store(Protocol):
         """One asynchronous event."""
         ...
 
+    async def documents(self, kind: str) -> dict[str, bytes]:
+        """What was kept under this kind: key -> bytes as they were given. ``kind`` is a few lower-case letters."""
+        ...
+
+    async def keep(self, kind: str, key: str, document: bytes) -> None:
+        """Keeps ``document`` in place of what had this key before."""
+        ...
+
+    async def forget(self, kind: str, key: str) -> None:
+        """Nothing is kept under this key any more. Twice is as once."""
+        ...
+
 
 def open_store(url: str) -> Store:
     """The store behind a URL, to be entered. Raises StateError when the URL is none."""

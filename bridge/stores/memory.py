@@ -19,6 +19,7 @@ class MemoryStore:
         self._url = url
         self._paused: set[str] = set()
         self._events: dict[str, Event] = {}
+        self._documents: dict[str, dict[str, bytes]] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryStore paused={len(self._paused)} events={len(self._events)}>"
@@ -31,6 +32,7 @@ class MemoryStore:
     ) -> None:
         self._paused.clear()
         self._events.clear()
+        self._documents.clear()
 
     async def paused(self) -> frozenset[str]:
         return frozenset(self._paused)
@@ -62,3 +64,12 @@ class MemoryStore:
 
     async def event(self, request_id: str) -> Event | None:
         return self._events.get(request_id)
+
+    async def documents(self, kind: str) -> dict[str, bytes]:
+        return dict(self._documents.get(kind, {}))
+
+    async def keep(self, kind: str, key: str, document: bytes) -> None:
+        self._documents.setdefault(kind, {})[key] = document
+
+    async def forget(self, kind: str, key: str) -> None:
+        self._documents.get(kind, {}).pop(key, None)

@@ -51,6 +51,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE UNIQUE INDEX events_by_request ON events (namespace, request_id)",
     ),
+    (
+        """CREATE TABLE documents (
+            namespace TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            key TEXT NOT NULL,
+            document BLOB NOT NULL,
+            PRIMARY KEY (namespace, kind, key)
+        )""",
+    ),
 )
 """What leads from each version of the schema to the next. ``PRAGMA user_version`` says how many a file has seen."""
 
@@ -63,7 +72,8 @@ _ADD = """INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 _MOVE = "UPDATE events SET due_at = ?, attempts = ?, deliveries = ? WHERE namespace = ? AND request_id = ?"
 _FORGET = "DELETE FROM events WHERE namespace = ? AND request_id = ?"
 
-Values = tuple[str | float | bytes, ...]
+Value = str | float | bytes
+Values = tuple[Value, ...]
 T = TypeVar("T")
 
 
@@ -121,7 +131,20 @@ class SqliteStore:
         rows = await self._execute(_EVENT, self._namespace, request_id)
         return Event(*rows[0]) if rows else None
 
-    async def _execute(self, statement: str, *values: str | float) -> list[tuple[Any, ...]]:
+    async def documents(self, kind: str) -> dict[str, bytes]:
+        query = "SELECT key, document FROM documents WHERE namespace = ? AND kind = ?"
+        return dict(await self._execute(query, self._namespace, kind))
+
+    async def keep(self, kind: str, key: str, document: bytes) -> None:
+        await self._execute(
+            "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", self._namespace, kind, key, document
+        )
+
+    async def forget(self, kind: str, key: str) -> None:
+        query = "DELETE FROM documents WHERE namespace = ? AND kind = ? AND key = ?"
+        await self._execute(query, self._namespace, kind, key)
+
+    async def _execute(self, statement: str, *values: Value) -> list[tuple[Any, ...]]:
         file = self._opened()
         return await self._threaded(lambda: file.execute(statement, values))
 
@@ -165,7 +188,7 @@ class _File:
             self.close()
             raise
 
-    def execute(self, statement: str, values: tuple[str | float, ...]) -> list[tuple[Any, ...]]:
+    def execute(self, statement: str, values: tuple[Value, ...]) -> list[tuple[Any, ...]]:
         assert self._connection is not None  # noqa: S101  closed files are not handed out
         try:
             return self._connection.execute(statement, values).fetchall()  # autocommit: one statement, one write
@@ -247,8 +270,8 @@ def _row(namespace: str, event: Event) -> Values:
 
 
 DAMAGED = (
-    "is damaged, or no state file of bridge; restore it, or move it away to start afresh (pauses and asynchronous"
-    " events are forgotten)"
+    "is damaged, or no state file of bridge; restore it, or move it away to start afresh (pauses, asynchronous events"
+    " and what was made through the API are forgotten)"
 )
 ADVICE = {
     "SQLITE_FULL": "its disk is full; free some space",

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bridge import listening
 from bridge.admin import server as server_module
 from bridge.admin.server import MOST_BODY, MOST_CONNECTIONS, AdminServer
 from bridge.errors import Draining, StateError, UsageError
@@ -333,7 +334,7 @@ class TestBounds:
     async def test_a_silent_or_slow_client_is_closed(
         self, control: ScriptedControl, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(server_module, "IDLE_TIMEOUT", 0.1)
+        monkeypatch.setattr(listening, "IDLE_TIMEOUT", 0.1)
         monkeypatch.setattr(server_module, "BODY_TIMEOUT", 0.1)
         head = b"POST /mappings/orders/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         with anyio.fail_after(30):
@@ -367,9 +368,9 @@ class TestBounds:
                     await anyio.sleep(0.01)
 
     async def test_a_client_that_reads_nothing_is_given_up_by_the_kernel(self, server: AdminServer) -> None:
-        [listener] = server._listener.sockets if server._listener else ()
+        [listener] = server._listener.sockets
         limit = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-        assert limit == server_module.READER_TIMEOUT
+        assert limit == listening.READER_TIMEOUT
 
     async def test_garbage_is_answered_but_not_logged_and_others_are_served(
         self, server: AdminServer, client: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture

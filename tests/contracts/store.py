@@ -70,6 +70,27 @@ class StoreContract:
         async with open_store(url) as store:
             assert await store.paused() == ({A} if self.durable else frozenset())
 
+    async def test_documents_are_kept_by_kind_and_key(self, url: str) -> None:
+        async with open_store(url) as store:
+            assert await store.documents("mapping") == {}
+            await store.keep("mapping", A, b"one\x00\xff")
+            await store.keep("mapping", B, b"two")
+            await store.keep("tags", A, b"three")
+            await store.keep("mapping", B, b"four")
+            given = await store.documents("mapping")
+            assert given == {A: b"one\x00\xff", B: b"four"}
+            await store.forget("mapping", A)
+            await store.forget("mapping", A)
+            assert await store.documents("mapping") == {B: b"four"}
+            assert await store.documents("tags") == {A: b"three"}
+            assert given == {A: b"one\x00\xff", B: b"four"}
+
+    async def test_a_document_survives_exactly_where_that_is_promised(self, url: str) -> None:
+        async with open_store(url) as store:
+            await store.keep("mapping", A, b"{}")
+        async with open_store(url) as store:
+            assert await store.documents("mapping") == ({A: b"{}"} if self.durable else {})
+
     async def test_it_says_how_it_is(self, url: str) -> None:
         async with open_store(url) as store:
             assert type(store).__name__ in repr(store)

@@ -109,9 +109,9 @@ MISTAKES: dict[str, tuple[Change, tuple[str, ...]]] = {
         lambda config: config["mappings"].update(again=dict(config["mappings"]["orders"])),
         (r"mappings\.again", "orders"),
     ),
-    "not_implemented_yet": (
-        lambda config: config.update(api={"listen": "127.0.0.1:3001"}),
-        (r"bridge\.yaml:\d+: api", "not implemented"),
+    "api_for_everybody": (
+        lambda config: config.update(api={"listen": "0.0.0.0:3001"}),
+        (r"bridge\.yaml:\d+: api\.listen", "write auth: sigv4"),
     ),
 }
 

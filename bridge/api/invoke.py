@@ -1,0 +1,127 @@
+"""Invoke and InvokeAsync (spec/invocation.md, part A)."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import msgspec
+import structlog
+
+from bridge.api import Answer, ApiError, Call, Host, invalid
+from bridge.api.names import LATEST, Target, target
+from bridge.errors import Throttled
+from bridge.invocation import Failed, Invocation, Outcome, Succeeded
+
+log = structlog.get_logger()
+
+MOST_REQUEST = 6_291_456
+MOST_EVENT = 1_048_576
+"""INV-8: bytes of a payload; an asynchronous one's."""
+MOST_RESPONSE = 6_291_556
+MOST_CONTEXT = 3583
+"""INV-2: bytes of the client context."""
+
+
+async def invoke(host: Host, call: Call) -> Answer:
+    """INV-1 to INV-11."""
+    given = call.given
+    found = target(host, given["FunctionName"], given.get("Qualifier"))
+    kind = given.get("InvocationType", "RequestResponse")
+    payload = checked(given["Payload"], MOST_EVENT if kind == "Event" else MOST_REQUEST)
+    if kind == "DryRun":
+        return {"StatusCode": 204}
+    if kind == "Event":
+        await _accept(host, found, payload, call)
+        return {"StatusCode": 202}
+    _check_context(given.get("ClientContext"))
+    outcome = await _run(found, payload, call)
+    answer = _answer(outcome)
+    if given.get("LogType") == "Tail":  # INV-30
+        answer["LogResult"] = base64.b64encode(outcome.log_tail).decode()
+    return answer
+
+
+async def invoke_async(host: Host, call: Call) -> Answer:
+    """INV-15."""
+    found = target(host, call.given["FunctionName"])
+    await _accept(host, found, checked(call.given["InvokeArgs"], MOST_EVENT), call)
+    return {"Status": 202}
+
+
+def checked(payload: bytes, most: int) -> bytes:
+    """The event as the handler will get it. Raises ApiError: too large (INV-8), no JSON (INV-7)."""
+    if len(payload) > most:
+        raise too_large(most)
+    if not payload.strip():
+        return b"{}"  # INV-6
+    try:
+        payload.decode()
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        text = f"Could not parse request body into json: Could not parse payload into json: {error}"
+        raise ApiError("InvalidRequestContentException", text) from None
+    return payload
+
+
+def too_large(most: int) -> ApiError:
+    """INV-8."""
+    text = f"Request must be smaller than {most} bytes for the InvokeFunction operation"
+    return ApiError("RequestTooLargeException", text)
+
+
+def _check_context(context: str | None) -> None:
+    """INV-2. Handlers do not get it yet, and are not to believe that they would."""
+    if context is None:
+        return
+    if len(context) > MOST_CONTEXT:
+        raise invalid(f"The client context is {len(context)} bytes; the most is {MOST_CONTEXT}.")
+    raise invalid("A client context is not implemented yet; call without it.")
+
+
+async def _accept(host: Host, found: Target, payload: bytes, call: Call) -> None:
+    if host.queue is None:
+        raise ApiError("ServiceException", "Asynchronous invocation is not available: this bridge has no queue for it.")
+    qualifier = "" if found.qualifier == LATEST else found.qualifier
+    try:
+        await host.queue.accept(found.function.name, qualifier, payload, call.request_id, trace=call.trace_id)
+    except Throttled as error:
+        more = {"Reason": "CallerRateLimitExceeded"}
+        raise ApiError("TooManyRequestsException", f"Rate Exceeded. {error}", more=more) from None
+
+
+async def _run(found: Target, payload: bytes, call: Call) -> Outcome:
+    """One attempt, at once or not at all (INV-11, INV-13)."""
+    invoker = found.invoker
+    if not invoker.try_acquire():
+        raise throttled(reserved=invoker.reserved is not None)
+    try:
+        outcome = await invoker.invoke(Invocation(payload, call.request_id, trace_id=call.trace_id))
+    finally:
+        invoker.release()
+    if isinstance(outcome, Failed) and outcome.kind in ("throttled", "reserved_zero"):
+        raise throttled(reserved=outcome.kind == "reserved_zero")
+    return outcome
+
+
+def throttled(*, reserved: bool) -> ApiError:
+    """INV-11."""
+    prefix = "ReservedFunction" if reserved else ""
+    more = {"Reason": f"{prefix}ConcurrentInvocationLimitExceeded"}
+    return ApiError("TooManyRequestsException", "Rate Exceeded.", more=more)
+
+
+def _answer(outcome: Outcome) -> dict[str, Any]:
+    """INV-3 to INV-5, INV-20."""
+    answer: dict[str, Any] = {"ExecutedVersion": outcome.version}
+    if isinstance(outcome, Succeeded):
+        if len(outcome.payload) <= MOST_RESPONSE:
+            return {**answer, "Payload": outcome.payload or b"null"}
+        return {**answer, "FunctionError": "Unhandled", "Payload": _oversize()}
+    return {**answer, "FunctionError": "Unhandled", "Payload": outcome.error}
+
+
+def _oversize() -> bytes:
+    """INV-9."""
+    text = f"Response payload size exceeded maximum allowed payload size ({MOST_RESPONSE} bytes)."
+    return msgspec.json.encode({"errorMessage": text, "errorType": "Function.ResponseSizeTooLarge"})
