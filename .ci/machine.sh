@@ -6,7 +6,7 @@ cache=${1:?the cache folder}
 
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
-need aws awscli
+[ -x /usr/bin/aws ] || missing+=(awscli) # version 2: another aws on the path may be the first version
 need cc gcc
 need curl curl
 need git git
