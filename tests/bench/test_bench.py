@@ -88,7 +88,7 @@ def test_waiting_ends_with_what_the_server_counts(server: Server) -> None:
 def test_a_backlog_is_measured(candidate: Candidate, tmp_path: Path) -> None:
     found = measure_throughput(candidate, Cores(None, None), 500, tmp_path / "run")
     assert 200 <= found.requests_per_1000 < 1000  # 10 messages a receive and a delete, and perhaps empty receives
-    assert found.per_cpu_second_family <= found.per_cpu_second
+    assert found.per_cpu_second_family <= found.per_cpu_second * (1 + 1e-9)  # the same CPU seconds, rounded twice
     assert found.per_second > 0
 
 
