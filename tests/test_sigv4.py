@@ -5,7 +5,7 @@ from __future__ import annotations
 import botocore.auth
 import msgspec
 from botocore.awsrequest import AWSRequest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from bridge.aws import Credentials
 from bridge.sigv4 import Signer, signing_key
@@ -36,6 +36,7 @@ def judged(url: str, region: str, service: str, headers: dict[str, str], body: b
     return f"AWS4-HMAC-SHA256 Credential={auth.scope(request)}, SignedHeaders={names}, Signature={signature}"
 
 
+@settings(deadline=None)
 @given(paths, words, words, words, st.lists(st.tuples(words, bodies, keys, times), min_size=1, max_size=5))
 def test_the_sdk_signs_the_same(
     path: str, region: str, service: str, prefix: str, requests: list[tuple[str, bytes, Credentials, float]]

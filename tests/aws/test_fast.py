@@ -13,7 +13,7 @@ import botocore.serialize
 import botocore.session
 import msgspec
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings as hypothesis_settings, strategies as st
 from structlog.testing import capture_logs
 
 from bridge.aws import Aws, Credentials
@@ -73,6 +73,7 @@ BATCHES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 }
 
 
+@hypothesis_settings(deadline=None)
 @given(st.sampled_from(sorted(BATCHES)), st.data())
 def test_the_body_is_what_the_sdk_writes(operation: str, data: st.DataObject) -> None:
     params = data.draw(st.fixed_dictionaries({"QueueUrl": st.text(), **BATCHES[operation]}))
@@ -111,20 +112,21 @@ async def test_the_request_is_what_the_sdk_sends(aws: Aws, wire: Wire, path: str
     }
 
 
-async def test_the_request_is_signed_as_the_sdk_signs_it(aws: Aws, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["127.0.0.1", "LocalHost"])
+async def test_the_request_is_signed_as_the_sdk_signs_it(
+    aws: Aws, wire: Wire, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "the token")
-    await receive(await sqs(aws, wire))
+    url = wire.url.replace("127.0.0.1", name)
+    await receive(await aws.api("sqs", settings(endpoint_url=url), REGION))
     (request,) = wire.requests
     assert request.headers["x-amz-security-token"] == "the token"
     signed = request.headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
-    assert "host" in signed
-    headers = {
-        "X-Amz-Date" if name == "x-amz-date" else name: request.headers[name] for name in signed if name != "host"
-    }
+    headers = {"X-Amz-Date" if name == "x-amz-date" else name: request.headers[name] for name in signed}
+    del headers["content-type"], headers["x-amzn-query-mode"]  # the judge has them already
     body = msgspec.json.encode(request.params)
     keys = Credentials(ACCOUNT, "secret", "the token")
-    del headers["content-type"], headers["x-amzn-query-mode"]  # the judge has them already
-    assert request.headers["authorization"] == judged(f"{wire.url}/", REGION, "sqs", headers, body, keys)
+    assert request.headers["authorization"] == judged(f"{url}/", REGION, "sqs", headers, body, keys)
 
 
 @pytest.mark.parametrize(
@@ -257,9 +259,11 @@ async def test_a_wrong_clock_is_put_right(aws: Aws, wire: Wire, ahead: float, co
     wire.on("ReceiveMessage", strict(ahead, code))
     api = await sqs(aws, wire)
     with capture_logs() as lines:
-        for _ in range(3):
-            assert await receive(api) == {"Messages": []}
-    assert len(wire.requests) == 4  # one more, once
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(receive, api)
+        assert await receive(api) == {"Messages": []}
+    assert 7 <= len(wire.requests) <= 11  # one more for each of the first, none later
     (line,) = [line for line in lines if line["event"] == "clock_wrong"]
     assert abs(line["ahead"] - ahead) < 5
     wire.on("ReceiveMessage", strict(0))  # and somebody sets it

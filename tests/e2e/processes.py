@@ -56,6 +56,8 @@ def command(pid: int) -> str:
 
 
 def _all() -> Iterator[tuple[int, _Stat]]:
+    if not PROC.is_dir():  # a system without it sees less
+        return
     for entry in os.scandir(PROC):
         if entry.name.isdigit() and (found := _stat(int(entry.name))):
             yield int(entry.name), found

@@ -63,6 +63,7 @@ def test_kill_while_it_starts(faulty_site: Site, faulty_server: FaultyServer, ch
     assert set(faulty_site.journal.ids()) == set(sent)
 
 
+@pytest.mark.skipif(not processes.PROC.is_dir(), reason="this system has no /proc to look into")
 def test_the_embedded_endpoint_dies_too(new_site: NewSite) -> None:
     site = new_site()
     site.function(Timeout=7)
