@@ -19,6 +19,9 @@ from tests.bench.server import BenchError, Server, drained, reject_unclean
 from tests.bench.sqs import Cores, measure_throughput
 from tests.conftest import missing
 
+PARKED = 17
+"""The most polls that may be parked: a runner for each of 16 environments, and one."""
+
 BURN = """
 import sys, time
 while time.process_time() < 0.3:
@@ -87,7 +90,8 @@ def test_waiting_ends_with_what_the_server_counts(server: Server) -> None:
 @pytest.mark.usefixtures("server")
 def test_a_backlog_is_measured(candidate: Candidate, tmp_path: Path) -> None:
     found = measure_throughput(candidate, Cores(None, None), 500, tmp_path / "run")
-    assert 200 <= found.requests_per_1000 < 1000  # 10 messages a receive and a delete, and perhaps empty receives
+    # 10 messages a receive and a delete, and perhaps empty receives; polls parked at the start were counted before it.
+    assert 200 - PARKED * 1000 / 500 <= found.requests_per_1000 < 1000
     assert found.per_cpu_second_family <= found.per_cpu_second * (1 + 1e-9)  # the same CPU seconds, rounded twice
     assert found.per_second > 0
 
