@@ -59,16 +59,17 @@ def test_a_pause_waits_for_what_runs(one_site: Site) -> None:
 
 def test_show_says_why(one_site: Site) -> None:
     busy, failing, filtered = one_site.queue(visibility=30), one_site.queue(), one_site.queue()
-    one_site.function()
+    one_site.function(Timeout=20)
     one_site.mapping(busy, name="busy")
     one_site.mapping(failing, name="failing")
     one_site.mapping(filtered, name="filtered", FilterCriteria={"Filters": [{"Pattern": '{"body": ["yes"]}'}]})
     with one_site.running() as bridge:
-        busy.send(say(sleep=3))
+        busy.send(say(sleep=5))
         failing.send(say(raises=True))
         (removed,) = filtered.send("no")
         bridge.until(lambda: bridge.view("failing").last_error and bridge.view("filtered").filtered)
         bridge.until(lambda: bridge.view("busy").gate.name == "invoking")  # type: ignore[union-attr]
+        bridge.until(lambda: one_site.journal.invocations(busy.name))  # its environment has to start
         done = one_site.cli("mappings", "show", "--why", "--admin", bridge.url)
         assert done.status == 0
         request = one_site.journal.invocations(busy.name)[0].request
