@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.sources.memory import MemoryQueue
 from tests.clock import SKIPPING
@@ -95,6 +96,25 @@ async def test_what_the_filter_removes_is_deleted_and_counted() -> None:  # SQS-
         view = w.view("q")
         assert (view.polled, view.filtered, view.succeeded) == (3, 2, 1)
         assert len(view.filtered_ids) == 2
+
+
+@pytest.mark.parametrize(("pattern", "rate"), [("none", 0), ("all", 100), ("some", None)])
+async def test_a_filter_that_removes_all_or_nothing_is_warned_about_once(pattern: str, rate: int | None) -> None:
+    patterns = {
+        "none": '{"body": {"n": [-1]}}',
+        "all": '{"body": {"n": [{"exists": true}]}}',
+        "some": '{"body": {"n": [7]}}',
+    }
+    queue = MemoryQueue("q")
+    with capture_logs() as lines:
+        async with world() as w:
+            w.serve(fine)
+            put(queue, *(f'{{"n": {n}}}' for n in range(2500)))
+            await w.add(mapping(queue, patterns=(patterns[pattern],)))
+            await queue.settled_all()
+    warnings = [line for line in lines if line["event"] == "filter_match_rate"]
+    assert [line["rate"] for line in warnings] == ([] if rate is None else [rate])
+    assert all(1000 <= line["records"] < 1020 and line["mapping"] == "q" for line in warnings)
 
 
 async def test_a_failed_batch_comes_back_when_its_visibility_is_over() -> None:  # SQS-32, SQS-90
