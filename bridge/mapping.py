@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -30,6 +31,31 @@ class SourceArn(NamedTuple):
         return ":".join(("arn", *self))
 
 
+class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What mappings of sharded sources have besides (KIN-1)."""
+
+    starting_position: str = "TRIM_HORIZON"
+    """``TRIM_HORIZON``, ``LATEST`` or ``AT_TIMESTAMP``; counts where nothing is stored."""
+    starting_timestamp: float | None = None
+    """Epoch seconds, with ``AT_TIMESTAMP``."""
+    lanes: int = 1
+    """``ParallelizationFactor`` (KIN-50)."""
+    retries: float = inf
+    """``MaximumRetryAttempts``; inf where AWS writes -1 (KIN-62)."""
+    max_age: float = inf
+    """``MaximumRecordAgeInSeconds``; inf where AWS writes -1 (KIN-66)."""
+    bisect: bool = False
+    """``BisectBatchOnFunctionError`` (KIN-63)."""
+    tumbling_window: float = 0.0
+    """``TumblingWindowInSeconds``; 0: none (TW-1)."""
+    on_failure: str = ""
+    """ARN; empty: nobody is told what was given up."""
+    block: bool = False
+    """``on_delivery_failure: block``: what cannot be reported is not given up (KIN-87)."""
+    deaggregate: bool = False
+    """``kpl_deaggregation``: records of the Kinesis Producer Library are taken apart (KIN-45)."""
+
+
 class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     """One event source mapping: AWS's options under their own meaning (seconds, counts), and ours."""
 
@@ -54,6 +80,8 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     maximum_pollers: int | None = None
     delete_linger: float = 0.0
     """Seconds a delete may wait for others to share its request; 0: never wait for more."""
+    stream: StreamOptions | None = None
+    """Of sharded sources; none of all others."""
     aws: AwsSettings = AwsSettings()
     where: str = ""
     """``FILE:LINE`` where it is configured."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bridge.function import Function
     from bridge.pipeline.scaling import Scaling
     from bridge.pipeline.verdict import Policy
+    from bridge.position import Positions
     from bridge.sources.event_queue import EventQueue
     from bridge.telemetry.metrics import MappingMeter
 
@@ -59,6 +60,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     """What the records are for."""
     events: EventQueue | None = None
     """The daemon's asynchronous events."""
+    positions: Positions | None = None
+    """Where the mapping's partitions stand, of sources that need somebody to remember it."""
 
 
 class Partition(Protocol):

@@ -1,0 +1,38 @@
+"""Where a partition stands: what outlives a restart about a source that does not remember it by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping as Dict
+from typing import Protocol
+
+import msgspec
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one partition of one mapping is done. All of it moves in one write (TW-47, SCO-1)."""
+
+    epoch: int = 0
+    """Fencing token: grows by 1 with each change of owner, never on renewal."""
+    position: str
+    """In the source's own words; nobody else looks inside."""
+    state: bytes = b""
+    """What an open window has gathered, in the words of ``pipeline/windows.py``; empty: no window is open."""
+    ended: bool = False
+    """The partition was finished: a tombstone until its children have positions (KIN-94)."""
+
+
+class Positions(Protocol):
+    """The positions of one mapping, by partition. StateError means that nothing of the call has happened; who gets one
+    stops, since without positions records would be given up silently or repeated without bound."""
+
+    async def load(self) -> dict[str, Position]:
+        """All of them, as of the last ``move``."""
+        ...
+
+    async def move(self, moved: Dict[str, Position]) -> None:
+        """One write; returns when it has happened. Concurrent calls share a write."""
+        ...
+
+    async def forget(self, partitions: Collection[str]) -> None:
+        """They have no position any more. Twice is as once."""
+        ...
