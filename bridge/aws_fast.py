@@ -3,7 +3,6 @@ cost. Where to call, how, and with which credentials it is told by the SDK."""
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping as Dict
@@ -13,11 +12,10 @@ from ssl import SSLContext
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 import structlog
-from yarl import URL
 
+from bridge.aws_http import Broken, HttpClient, Response
 from bridge.errors import OddAnswer, Rejected, RemoteError, ServiceFault
 from bridge.faults import fault, refusal, unanswered
 from bridge.sigv4 import Keys, Signer
@@ -30,11 +28,6 @@ OPERATIONS = {
 }  # fmt: skip
 """By service, what it carries: operations whose JSON is their parameters, blobs as base64, and nothing else."""
 
-CONNECTIONS = 10_000
-"""At once per client. More than open files allow: a smaller pool would let one mapping's long polls block another's
-deletes without a word."""
-CONNECT_TIMEOUT = 5.0
-KEEPALIVE = 75.0
 WRONG_CLOCK = 60.0
 """Seconds between this machine's clock and the service's from which on the clock is why a signature was refused."""
 
@@ -42,15 +35,6 @@ _CLOCK_CODES = frozenset({
     "AuthFailure", "InvalidSignatureException", "RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
 })  # fmt: skip
-_BROKEN: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    ((aiohttp.ClientSSLError,), "SSLError"),
-    ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), "ProxyConnectionError"),
-    ((aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError), "ConnectionClosedError"),
-    ((aiohttp.ServerTimeoutError,), "ConnectTimeoutError"),
-    ((aiohttp.ClientConnectionError, OSError), "EndpointConnectionError"),
-    ((aiohttp.ClientError,), "HTTPClientError"),
-)
-"""What can befall a connection, by the names that the SDK has for it."""
 _PLAIN_PATH = re.compile(r"(/[\w~-][\w.~-]*)*/?", re.ASCII)
 _XML = re.compile(rb"\s*<")
 _QUERY_ERROR = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<(ErrorResponse|Response|Error)\b")
@@ -58,8 +42,6 @@ _QUERY_ERROR = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<(ErrorResponse|Response|Error
 _write = msgspec.json.Encoder().encode
 _read = msgspec.json.Decoder(dict[str, Any]).decode
 log = structlog.get_logger()
-LARGE = 1 << 20
-"""Bytes of a body that is not sent in one go."""
 
 
 class Clock:
@@ -108,15 +90,6 @@ class Target(NamedTuple):
         return bool(_PLAIN_PATH.fullmatch(parts.path)) and not (parts.query or parts.fragment or parts.username)
 
 
-class Answer(NamedTuple):
-    """What came back for a request that was signed as of ``at``."""
-
-    status: int
-    headers: Dict[str, str]
-    body: bytes
-    at: float
-
-
 class FastClient:
     """One service at one endpoint with one identity, by JSON over HTTP. Connects to nothing before the first call.
 
@@ -131,31 +104,23 @@ class FastClient:
         *,
         user_agent: str,
         tls: SSLContext | None = None,
-        proxy: str | None = None,
     ) -> None:
         self.operations = OPERATIONS[target.service]
-        self._target, self._keys, self._clock, self._proxy = target, keys, clock, proxy
-        self._url = URL(target.url, encoded=True)
+        self._target, self._keys, self._clock = target, keys, clock
         self._targets = {operation: f"{target.prefix}.{operation}" for operation in self.operations}
         host, path = host_of(target.url), urlsplit(target.url).path or "/"
         self._signer = Signer(
             host=host, path=path, region=target.region, service=target.signing_name, headers=target.headers
         )
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=tls or True, keepalive_timeout=KEEPALIVE),
-            headers={**target.headers, "Host": host, "User-Agent": user_agent, "Accept-Encoding": "identity"},
-            skip_auto_headers=("Accept",),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),  # the deadline is the caller's
-            auto_decompress=False,
-        )
+        constant = {**target.headers, "Host": host, "User-Agent": user_agent, "Accept-Encoding": "identity"}
+        self._http = HttpClient(target.url, constant, tls)
 
     def __repr__(self) -> str:
         return f"<FastClient {self._target.service} {self._target.url}>"
 
     async def close(self) -> None:
         """Drops its connections."""
-        await self._session.close()
+        await self._http.close()
 
     async def call(self, operation: str, params: Dict[str, Any]) -> dict[str, Any]:
         """One request of ``operations``; another one when the first was refused because of this machine's clock.
@@ -166,9 +131,9 @@ class FastClient:
             body = _write(params)
         except (TypeError, ValueError, msgspec.MsgspecError) as error:
             raise fault(Rejected, self._what(operation), f"no request: {error}", "ParamValidationError") from error
-        answer = await self._post(operation, body)
-        if answer.status >= 300 and self._clock_was_wrong(operation, answer):
-            answer = await self._post(operation, body)
+        answer, at = await self._post(operation, body)
+        if answer.status >= 300 and self._clock_was_wrong(operation, answer, at):
+            answer, _ = await self._post(operation, body)
         if answer.status >= 300:
             raise self._refusal(operation, answer)
         if not answer.body:
@@ -180,30 +145,26 @@ class FastClient:
                 raise OddAnswer(f"XML, HTTP {answer.status}") from error
             raise self._unreadable(operation, str(error)) from error
 
-    async def _post(self, operation: str, body: bytes) -> Answer:
+    async def _post(self, operation: str, body: bytes) -> tuple[Response, float]:
+        """The answer, and as of when its request was signed."""
         keys = await self._keys()
         at = self._clock.now()
         headers = self._signer.sign(self._targets[operation], body, keys, at)
         try:
-            response = await self._session.post(
-                self._url, data=_sent(body), headers=headers, allow_redirects=False, proxy=self._proxy
-            )
-            return Answer(response.status, response.headers, await response.read(), at)
-        except (aiohttp.ClientError, OSError) as error:
-            code = next(code for kinds, code in _BROKEN if isinstance(error, kinds))
-            text = str(error) or type(error).__name__
-            raise unanswered(self._what(operation), self._target.url, text, code) from error
+            return await self._http.post(headers, body), at
+        except Broken as error:
+            raise unanswered(self._what(operation), self._target.url, str(error), error.code) from error
 
-    def _clock_was_wrong(self, operation: str, answer: Answer) -> bool:
+    def _clock_was_wrong(self, operation: str, answer: Response, at: float) -> bool:
         code, _ = self._error(operation, answer)
-        return code in _CLOCK_CODES and self._clock.was_wrong(answer.at, answer.headers.get("Date", ""))
+        return code in _CLOCK_CODES and self._clock.was_wrong(at, answer.headers.get("date", ""))
 
-    def _refusal(self, operation: str, answer: Answer) -> RemoteError:
+    def _refusal(self, operation: str, answer: Response) -> RemoteError:
         code, message = self._error(operation, answer)
-        request_id = answer.headers.get("x-amzn-RequestId", "")
+        request_id = answer.headers.get("x-amzn-requestid", "")
         return refusal(self._what(operation), answer.status, code, message, request_id)
 
-    def _error(self, operation: str, answer: Answer) -> tuple[str, str]:
+    def _error(self, operation: str, answer: Response) -> tuple[str, str]:
         """Code and message, empty where the answer does not tell."""
         if answer.status < 400 or _QUERY_ERROR.match(answer.body):
             raise OddAnswer(f"HTTP {answer.status}" if answer.status < 400 else f"XML, HTTP {answer.status}")
@@ -234,8 +195,3 @@ def host_of(url: str) -> str:
     host = f"[{name}]" if ":" in name else name
     usual = {"http": 80, "https": 443}[parts.scheme]
     return host if parts.port in (None, usual) else f"{host}:{parts.port}"
-
-
-def _sent(body: bytes) -> bytes | io.BytesIO:
-    """A large body goes in parts, between which others have their turn: aiohttp warns otherwise."""
-    return io.BytesIO(body) if len(body) > LARGE else body

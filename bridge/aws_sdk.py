@@ -21,10 +21,14 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
 from bridge import __version__
-from bridge.aws_fast import CONNECT_TIMEOUT, CONNECTIONS, KEEPALIVE, OPERATIONS, Clock, FastClient, Target
+from bridge.aws_fast import OPERATIONS, Clock, FastClient, Target
+from bridge.aws_http import CONNECT_TIMEOUT, KEEPALIVE
 from bridge.errors import Unreachable
 from bridge.faults import fault
 
+CONNECTIONS = 10_000
+"""At once per client. More than open files allow: a smaller pool would let one mapping's long polls block another's
+deletes without a word."""
 READ_TIMEOUT = 30.0
 """Between two reads: the longest long poll and 10 s. The deadline of a call is its own."""
 READ_TIMEOUTS = {"lambda": 960.0}
@@ -123,12 +127,12 @@ class SdkClient:
         prefix, _, _ = aim.headers.pop("X-Amz-Target", "").rpartition(".")
         aim.headers.pop("User-Agent", None)
         target = Target(service, aim.url, aim.region, aim.signing_name, prefix, aim.headers)
-        if aim.version != "v4" or not prefix or not target.plain:
+        if aim.version != "v4" or not prefix or not target.plain or _has_proxy(aim.url):
             log.debug("fast_client_not_used", service=service, signature=aim.version)
             return None
         tls = await run_sync(_tls, _authorities(self.session), aim.url) if aim.url.startswith("https:") else None
         keys = credentials.get_frozen_credentials
-        return FastClient(target, keys, clock, user_agent=USER_AGENT, tls=tls, proxy=_proxy(aim.url))
+        return FastClient(target, keys, clock, user_agent=USER_AGENT, tls=tls)
 
     async def _aim(self, operation: str) -> _Aim:
         """What the SDK makes of a request up to its signature. It sends none."""
@@ -175,11 +179,9 @@ def _is_loopback(url: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _proxy(url: str) -> str | None:
-    """As the SDK finds it for a client with ``_config``."""
-    proxies = {} if _is_loopback(url) else get_environ_proxies(url)
-    proxy: str | None = ProxyConfiguration(proxies).proxy_url_for(url)
-    return proxy
+def _has_proxy(url: str) -> bool:
+    """As the SDK finds it for a client with ``_config``. Only the SDK speaks to proxies."""
+    return not _is_loopback(url) and ProxyConfiguration(get_environ_proxies(url)).proxy_url_for(url) is not None
 
 
 def _authorities(session: Any) -> str:

@@ -18,7 +18,7 @@ from bridge.errors import Draining, HoldLost, PartitionEnded
 from bridge.flow import Flow
 from bridge.invocation import Invocation, Outcome
 from bridge.pipeline.batcher import Batcher
-from bridge.pipeline.verdict import Now, Policy, Verdict, admit, decide
+from bridge.pipeline.verdict import Now, Verdict, admit, decide
 from bridge.record import Batch, Page, Record
 from bridge.snapshot import Gate, RunnerView
 
@@ -145,10 +145,13 @@ class Runner:
                 policy = flow.source.policy(batch)
                 ended = admit(batch, policy, _now()) or await self._invoke(batch)
             luck = random.random()  # noqa: S311 - jitter
-            verdict = ended if isinstance(ended, Verdict) else self._decide(batch, ended, policy, luck)
+            verdict = ended if isinstance(ended, Verdict) else decide(batch, ended, policy, _now())
             await self._report(verdict)
             given_up = tuple(record for record, _ in verdict.discard)
             await self._settle(done=(*verdict.done, *given_up), failed=verdict.failed, held=_left(batch, verdict))
+            if not isinstance(ended, Verdict):
+                flow.ended(batch, ended, verdict, luck)
+                self._ended(ended)
             if verdict.retry:
                 self._started = ()
                 queue.extend(reversed(verdict.retry))
@@ -171,12 +174,6 @@ class Runner:
         )
         self._at("invoking", f"{len(batch.records)} records, request {invocation.request_id}")
         return await flow.invoker.invoke(invocation)
-
-    def _decide(self, batch: Batch, outcome: Outcome, policy: Policy, luck: float) -> Verdict:
-        verdict = decide(batch, outcome, policy, _now())
-        self._flow.ended(batch, outcome, verdict, luck)
-        self._ended(outcome)
-        return verdict
 
     async def _report(self, verdict: Verdict) -> None:
         """What is given up is somewhere safe before it is settled."""

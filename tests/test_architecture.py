@@ -17,7 +17,7 @@ LAYERS = [
      "event", "lineage", "position"},
     {"pipeline"},
     {
-        "leash", "init", "listening", "aws", "aws_sdk", "aws_fast", "sigv4", "faults", "notify", "telemetry", "sources",
+        "leash", "init", "listening", "aws", "aws_sdk", "aws_fast", "aws_http", "sigv4", "faults", "notify", "telemetry", "sources",
         "executors", "stores", "samples", "runtimes", "destinations",
     },
     {"settings", "config"},
