@@ -4,6 +4,7 @@ since a general client costs three times as much per request (tests/bench/client
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -11,15 +12,17 @@ from collections.abc import Callable, Mapping as Dict
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from aiohappyeyeballs import start_connection
+
 CONNECT_TIMEOUT = 5.0
 """Seconds, TLS handshake included."""
 KEEPALIVE = 75.0
 """Seconds after which an unused connection is not used again."""
+SECOND_ADDRESS = 0.25
+"""Seconds until the next address of a host is tried beside the first one (RFC 8305)."""
 HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of an answer; GetRecords gives 10 MiB at most (KIN-11)."""
-SECOND_ADDRESS = 0.25
-"""Seconds until the next address of a host is tried beside the first one (RFC 8305)."""
 
 _DIGITS = re.compile(rb"[0-9]{1,15}").fullmatch
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,15}").fullmatch
@@ -97,19 +100,22 @@ class HttpClient:
         where = f"{self._host}:{self._port}"
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
+                addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                opened = await start_connection(addresses, happy_eyeballs_delay=SECOND_ADDRESS, interleave=1)
                 _, connection = await loop.create_connection(
                     lambda: _Connection(self._lost),
-                    self._host,
-                    self._port,
+                    sock=opened,
                     ssl=self._tls,
-                    happy_eyeballs_delay=SECOND_ADDRESS,
+                    server_hostname=self._host if self._tls else None,
                 )
         except TimeoutError as error:
             raise Broken("ConnectTimeoutError", f"no connection to {where} in {CONNECT_TIMEOUT:g} s") from error
         except ssl.SSLError as error:
             raise Broken("SSLError", f"no TLS with {where}: {error}") from error
         except OSError as error:
-            raise Broken("EndpointConnectionError", f"no connection to {where}: {error.strerror or error}") from error
+            number = error.errno or 0  # asyncio's own text says less
+            why = os.strerror(number) if number > 0 else str(error)
+            raise Broken("EndpointConnectionError", f"no connection to {where}: {why}") from error
         self._open.add(connection)
         return connection
 

@@ -28,6 +28,7 @@ from bridge.leash import Leash
 from bridge.mapping import Mapping
 from bridge.notify import Notifier
 from bridge.settings import Settings
+from bridge.signals import catch
 from bridge.snapshot import FunctionView, MappingView, Snapshot
 from bridge.stores import open_store
 from bridge.supervisor import Supervisor
@@ -249,18 +250,18 @@ class Daemon:
     async def _listen(
         self, scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-            task_status.started()
-            async for number in received:
-                if number == signal.SIGHUP:
-                    self._reloading.set()
-                elif self.stopping.is_set():
-                    self._status = 128 + number
-                    log.warning("stopped_at_once", signal=signal.Signals(number).name)
-                    scope.cancel()
-                    return
-                else:
-                    self.stop()
+        arrived = catch(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        task_status.started()
+        while True:
+            number = await arrived.get()
+            if number == signal.SIGHUP:
+                self._reloading.set()
+            elif self.stopping.is_set():
+                self._status = 128 + number
+                log.warning("stopped_at_once", signal=signal.Signals(number).name)
+                scope.cancel()
+            else:
+                self.stop()
 
     # Functions.
 

@@ -17,7 +17,8 @@ LAYERS = [
      "event", "lineage", "position"},
     {"pipeline"},
     {
-        "leash", "init", "listening", "aws", "aws_sdk", "aws_fast", "aws_http", "sigv4", "faults", "notify", "telemetry", "sources",
+        "leash", "init", "listening", "aws", "aws_sdk", "aws_fast", "aws_http", "sigv4", "faults", "notify", "signals",
+        "telemetry", "sources",
         "executors", "stores", "samples", "runtimes", "destinations",
     },
     {"settings", "config"},

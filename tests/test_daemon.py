@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping as Dict
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping as Dict
 from contextlib import asynccontextmanager
 from pathlib import Path
-from signal import SIGHUP, SIGTERM
+from signal import SIGHUP, SIGINT, SIGTERM
 from types import TracebackType
 from typing import Any, Self
 
@@ -187,6 +188,7 @@ async def test_state_that_cannot_be_opened_starts_nothing(place: Place) -> None:
     assert place.queue.calls == []
 
 
+@pytest.mark.usefixtures("own_signals")
 async def test_signals_of_the_process(place: Place) -> None:
     """SIGHUP reads the file again; SIGTERM drains, also while a reload waits."""
     async with running(place, signals=True) as act:
@@ -201,6 +203,15 @@ async def test_signals_of_the_process(place: Place) -> None:
         await act.scenery.adapting.wait()
         os.kill(os.getpid(), SIGTERM)
         await until(lambda: act.daemon.snapshot().draining)
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """The daemon keeps them for the rest of its process, which here is the test's."""
+    before = {number: signal.getsignal(number) for number in (SIGHUP, SIGINT, SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from bridge.sources import Surroundings
 from bridge.sources.outbox import ENTRIES, Outbox
 from bridge.sources.receipts import Receipt, Receipts
 from bridge.sources.sqs import CALL_TIMEOUT, Queue, record_json
+from bridge.telemetry.logs import Once
 
 LONGEST_POLL = 20.0
 """SQS-4."""
@@ -50,7 +51,7 @@ class SqsPartition:
         self._queue, self._api = queue, queue.api
         self._meter, self._trouble = surroundings.meter, surroundings.trouble
         self._log = log.bind(source_arn=queue.arn)
-        self._failures = Failures(self._log)
+        self._once = Once(self._log)
         visibility = queue.visibility
         self._margin = max(visibility / 3, min(visibility / 2, 1.0))
         """Seconds before the end of its hidden time that a message is extended: time to try again."""
@@ -209,7 +210,8 @@ class SqsPartition:
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             code = "MD5Mismatch" if isinstance(error, DamagedBody) else "Unreadable"
             self._meter.poll_error(code)
-            self._failures.note("message_damaged", code, message_id=str(message.get("MessageId"))[:100])
+            told = str(message.get("MessageId"))[:100]
+            self._once.log("message_damaged", "message_damaged", error=code, message_id=told)
             return None
 
     def _record(self, message: dict[str, Any], now: float) -> Record:
@@ -296,14 +298,14 @@ class SqsPartition:
             if handle != receipt.handle or (fault and fault.passing and wanted):
                 again.append(receipt)
             elif fault:
-                self._failures.note("delete_failed", fault.code)
+                self._once.log("delete_failed", "delete_failed", error=fault.code)
                 self._receipts.drop(receipt)
             else:
                 deleted += receipt in self._receipts
                 if twins := self._receipts.deleted(receipt):
                     self._deletes.put(twins)
         if deleted:
-            self._failures.over("delete_failed")
+            self._once.end("delete_failed")
             self._meter.deleted(deleted)
         self._stir_parked()
         return again
@@ -327,13 +329,13 @@ class SqsPartition:
             if outdated or (fault and fault.passing and receipt.state != "gone"):
                 again.append(receipt)
             elif fault:
-                self._failures.note("visibility_change_failed", fault.code)
+                self._once.log("visibility_change_failed", "visibility_change_failed", error=fault.code)
                 receipt.stale = fault.stale
                 receipt.last = receipt.hidden_until  # it cannot be extended any more
                 self._unchanged(receipt)
             else:
                 receipt.hidden_until = now + (entry.visibility or 0)
-                self._failures.over("visibility_change_failed")
+                self._once.end("visibility_change_failed")
                 self._unchanged(receipt)
         return again
 
@@ -402,21 +404,3 @@ def judge(answer: Dict[str, Any], count: int) -> list[Fault | None]:
             passing = issubclass(kind, PASSING)
             verdicts[index] = Fault(entry.get("Code", ""), passing, stale=issubclass(kind, Rejected))
     return verdicts
-
-
-class Failures:
-    """Says the first of a row of like failures, and at its end how many there were."""
-
-    def __init__(self, logger: Any) -> None:
-        self._log = logger
-        self._counts: dict[str, int] = {}
-
-    def note(self, event: str, code: str, **fields: str) -> None:
-        count = self._counts.get(event, 0)
-        if not count:
-            self._log.warning(event, error=code, **fields)
-        self._counts[event] = count + 1
-
-    def over(self, event: str) -> None:
-        if count := self._counts.pop(event, 0):
-            self._log.info(f"{event}_over", count=count)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from bridge.aws import Api, Aws
 from bridge.errors import RemoteError, Unreachable
@@ -18,8 +19,18 @@ from tests.wire import Answer, Wire
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys", "clients", "no_proxies")]
 
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
-"""Of 127.0.0.1 and localhost, self-signed, with its key: for these tests alone."""
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def bundle(authority: trustme.CA, tmp_path: Path) -> Path:
+    """A file of the authority's certificate."""
+    path = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return path
 
 
 @pytest.fixture
@@ -90,9 +101,9 @@ async def test_a_tunnel_leads_to_the_endpoint_that_the_sdk_finds(
 
 
 @pytest.fixture
-async def secure() -> AsyncIterator[Wire]:
+async def secure(authority: trustme.CA) -> AsyncIterator[Wire]:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(CERTIFICATE)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(tls)
     async with Wire(tls) as wire:
         wire.on("ReceiveMessage", {"Messages": []})
         yield wire
@@ -107,10 +118,10 @@ async def test_an_unknown_certificate_is_refused(aws: Aws, secure: Wire) -> None
 
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 async def test_a_certificate_of_the_own_authority(
-    aws: Aws, secure: Wire, monkeypatch: pytest.MonkeyPatch, variable: str
+    aws: Aws, secure: Wire, bundle: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/else.pem")  # the other one goes first
-    monkeypatch.setenv(variable, str(CERTIFICATE))
+    monkeypatch.setenv(variable, str(bundle))
     api = await at(aws, secure.url)
     for _ in range(3):
         assert await receive(api) == {"Messages": []}
@@ -118,24 +129,24 @@ async def test_a_certificate_of_the_own_authority(
 
 
 async def test_an_authority_of_the_profile(
-    aws: Aws, secure: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    aws: Aws, secure: Wire, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "config").write_text(f"[default]\nca_bundle = {CERTIFICATE}\n")
+    (tmp_path / "config").write_text(f"[default]\nca_bundle = {bundle}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     assert await receive(await at(aws, secure.url)) == {"Messages": []}
 
 
 async def test_a_certificate_of_another_host_is_refused(
-    aws: Aws, secure: Wire, monkeypatch: pytest.MonkeyPatch
+    aws: Aws, secure: Wire, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(CERTIFICATE))
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
     with pytest.raises(Unreachable) as raised:
         await receive(await at(aws, secure.url.replace("127.0.0.1", "0.0.0.0")))
     assert raised.value.code == "SSLError"
 
 
 async def test_authorities_that_cannot_be_read_are_an_error_that_passes(
-    aws: Aws, secure: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    aws: Aws, secure: Wire, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = tmp_path / "bundle.pem"
     monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
@@ -149,5 +160,5 @@ async def test_authorities_that_cannot_be_read_are_an_error_that_passes(
         with pytest.raises(RemoteError) as raised:
             await attempt()
         assert type(raised.value) is Unreachable
-    bundle.write_text(CERTIFICATE.read_text())
+    authority.cert_pem.write_to_path(str(bundle))
     await attempt()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import anyio
@@ -341,8 +342,9 @@ async def test_the_runners_deletes_share_requests(broker: LocalBroker) -> None:
     await broker.send(*map(str, range(40)))
     async with opened(broker) as partition:
         records = await collect(partition, 40)
-        for record in records:
-            await partition.settle(done=[record])
+        async with anyio.create_task_group() as runners:
+            for record in records:
+                runners.start_soon(partial(partition.settle, done=[record]))
         await broker.queue.gone()
     assert len(broker.queue.of(DELETE)) <= 6  # one for the first, then tens
 
