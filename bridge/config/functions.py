@@ -8,7 +8,7 @@ from pathlib import Path
 from bridge.config.aws import check_aws
 from bridge.config.events import dead_letter, event_invoke
 from bridge.config.handler import check_bootstrap, check_handler, check_node_handler, found
-from bridge.config.options import FunctionOptions, LoggingOptions
+from bridge.config.options_functions import FunctionOptions, LoggingOptions
 from bridge.config.reader import Section, check_required, read
 from bridge.config.remote import check_local, function_arn, remote_function
 from bridge.config.runtimes import needless, programs

@@ -12,7 +12,7 @@ import msgspec
 
 from bridge.config.aws import partition_of
 from bridge.config.events import dead_letter, event_invoke
-from bridge.config.options import FunctionOptions, HeaderOptions
+from bridge.config.options_functions import FunctionOptions, HeaderOptions
 from bridge.config.reader import Section, shown
 from bridge.function import AwsSettings, Endpoint, Function, HeaderFile
 

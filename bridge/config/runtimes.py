@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridge.config.handler import found
-from bridge.config.options import FunctionOptions
+from bridge.config.options_functions import FunctionOptions
 from bridge.config.reader import Section, shown
 from bridge.nearest import did_you_mean
 
