@@ -285,6 +285,14 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             examples=[True],
         ),
     ] = None
+    debug: Annotated[
+        Annotated[int, Meta(ge=1024, le=65535)] | None,
+        Meta(
+            description="Port of loopback where a debugger is waited for before the handler's code is loaded: debugpy"
+            " of python runtimes, the inspector of nodejs ones. One environment at a time, and no timeouts meanwhile.",
+            examples=[5678],
+        ),
+    ] = None
     credentials: Annotated[
         Literal["inherit", "none"],
         Meta(description="Whether the handler gets the bridge's AWS credentials: inherit or none.", examples=["none"]),

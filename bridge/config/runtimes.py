@@ -58,6 +58,18 @@ def programs(options: FunctionOptions, section: Section, folder: Path) -> Progra
     return Programs(kind)
 
 
+def check_debug(options: FunctionOptions, section: Section) -> None:
+    """Reports a debugger's port where nothing could wait at it, and what else asks for more than one environment."""
+    if options.debug is None:
+        return
+    if options.command or (options.Runtime or "").startswith("provided"):
+        advice = "remove it, and start the program under its own debugger with `command`"
+        section.problem("debug", f"an option of python and nodejs runtimes; {advice}")
+    for option in ("ReservedConcurrentExecutions", "ProvisionedConcurrentExecutions", "max_environments"):
+        if section.node(option) and (getattr(options, option) or 0) > 1:
+            section.warn(option, "does not count while there is a `debug`: one port, one environment")
+
+
 def _kind(options: FunctionOptions, section: Section) -> str:
     runtime = options.Runtime
     if runtime is None:

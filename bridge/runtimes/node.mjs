@@ -1,9 +1,11 @@
 // The runtime client of Node.js handlers: fetches events from the Lambda Runtime API and calls the handler with them, as
 // the client in AWS's own Node.js runtimes does. Standard library only, Node.js 18 or newer.
 //
-// Started as `node node.mjs`; everything else is said by environment variables (RT-20).
+// Started as `node node.mjs`; everything else is said by environment variables (RT-20). With `--debug PORT` it waits for a
+// debugger first.
 
 import { existsSync, readFileSync, statSync, writeSync } from 'node:fs';
+import inspector from 'node:inspector';
 import { createRequire } from 'node:module';
 import net from 'node:net';
 import path from 'node:path';
@@ -372,6 +374,8 @@ function fall(what, error, status) {
   told.then(() => process.exit(status));
 }
 
+const [option, port] = process.argv.splice(2); // nothing of it is for handlers
+if (option === '--debug') inspector.open(Number(port), '127.0.0.1', true);
 patchConsole();
 process.on('uncaughtException', (error) => fall('Uncaught Exception', error, 129));
 process.on('unhandledRejection', (reason) => {

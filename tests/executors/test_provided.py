@@ -116,7 +116,7 @@ def aws_lambda_ric(handler: str) -> tuple[str, ...]:
     package = Path(os.environ.get("BRIDGE_NODE_MODULES", "/nowhere"), "aws-lambda-ric")
     if node is None or not (package / "rapid-client.node").is_file():
         missing("aws-lambda-ric")
-    return node, str(package / "index.mjs"), handler
+    return str(node), str(package / "index.mjs"), handler
 
 
 class TestAwsLambdaRic(ExecutorContract):
