@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 
 from bridge.errors import BridgeError
 from bridge.executors import Environments, Surroundings
+from bridge.executors.cgroups import Cgroup
 from bridge.executors.code import changes
 from bridge.executors.credentials import ChildCredentials
 from bridge.executors.debugger import check_debugger, free_port
@@ -61,6 +62,7 @@ class ProcessExecutor:
     def __init__(self, function: Function, surroundings: Surroundings) -> None:
         self.function = function
         self._leash = surroundings.leash
+        self._cgroups = surroundings.cgroups
         self._sink = log_line if surroundings.output is None else surroundings.output
         self._credentials: ChildCredentials | None = None
         if surroundings.credentials is not None and function.credentials == "inherit":
@@ -73,7 +75,7 @@ class ProcessExecutor:
         self._all: set[Environment] = set()
         self._ahead = function.provisioned if function.debug is None else min(function.provisioned, 1)
         self._idle: Idle[Environment] = Idle(function.idle_timeout, self._ahead or int(function.debug is not None))
-        self._memory = MemoryWatch(function.memory << 20, self._all)
+        self._memory = MemoryWatch(function.memory << 20, self._all, needed=self._cgroups is None)
         self._scratch = Scratch(surroundings.leash)
         self._background: TaskGroup | None = None
         self._lost = anyio.Event()
@@ -93,7 +95,7 @@ class ProcessExecutor:
         await check_debugger(self.function)
         if self._credentials is not None:
             await self._stack.enter_async_context(self._credentials)
-        if not enforced():
+        if not self._cgroups and not enforced():
             log.info("memory_not_enforced", function=self.function.name, reason="this system has no /proc")
         if self._ahead or self.function.reload:
             self._background = await anyio.create_task_group().__aenter__()
@@ -241,10 +243,10 @@ class ProcessExecutor:
 
     async def _open(self, invocation: Invocation, *, provisioned: bool) -> Environment:
         keys = await self._keys()
-        scratch = self._take_scratch()
+        cgroup, scratch = self._make_cgroup(), self._take_scratch()
         seen = partial(variables, self.function, self._folder, keys, scratch=scratch, provisioned=provisioned)
         environment = Environment(
-            self.function, scratch=scratch, sink=self._sink, leash=self._leash, ended=self._on_ended
+            self.function, scratch=scratch, sink=self._sink, leash=self._leash, ended=self._on_ended, cgroup=cgroup
         )
         try:
             await environment.listen()
@@ -265,6 +267,12 @@ class ProcessExecutor:
             return self._scratch.take()
         except OSError as error:
             raise BridgeError(f"cannot make a temporary folder: {error}") from error
+
+    def _make_cgroup(self) -> Cgroup | None:
+        try:
+            return Cgroup(self._cgroups, self.function.memory << 20, self._leash) if self._cgroups else None
+        except OSError as error:
+            raise BridgeError(f"cannot make a control group: {error}") from error
 
     async def _keys(self) -> dict[str, str]:
         if self._credentials is None:
