@@ -148,9 +148,7 @@ def real() -> Path:
     """That of these tests, which run in a group below it from here on."""
     group = delegated()
     if group is None:
-        pytest.skip(
-            "no control group with memory was delegated to these tests (systemd-run -p Delegate=memory)"
-        )
+        pytest.skip("no control group with memory was delegated to these tests (systemd-run -p Delegate=memory)")
     return group
 
 
