@@ -8,8 +8,11 @@ missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 [ -x /usr/bin/aws ] || missing+=(awscli) # version 2: another aws on the path may be the first version
 need cc gcc
+need c++ g++
+need cmake cmake
 need curl curl
 need git git
+need make make
 need node nodejs
 need npm npm
 need systemd-analyze systemd
@@ -30,6 +33,9 @@ mapfile -t packages < <(grep -v '^#' .ci/npm-packages.txt)
 if ! diff -q .ci/npm-packages.txt "$cache/npm-installed.txt" >/dev/null 2>&1; then
   echo "installing ${packages[*]}"
   npm install --prefix "$cache" --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error "${packages[@]}"
+  # The one package whose scripts are run: AWS's client for Node.js compiles itself, from what it brings along.
+  [ -d /usr/include/node ] && export npm_config_nodedir=/usr # else the headers are downloaded
+  npm rebuild --prefix "$cache" --loglevel=error aws-lambda-ric >"$cache/build.log" 2>&1 || { tail -n 40 "$cache/build.log"; exit 1; }
   cp .ci/npm-packages.txt "$cache/npm-installed.txt"
 fi
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeVar
 
 import anyio
@@ -21,6 +22,7 @@ from bridge.asynchronous import AsyncInvocations
 from bridge.aws import Aws, Credentials
 from bridge.errors import BridgeError, ConfigError
 from bridge.executors import EXECUTORS, Executor, Surroundings
+from bridge.executors.cgroups import delegated
 from bridge.flow import Buffer
 from bridge.function import AwsSettings, Function
 from bridge.invoker import Invoker
@@ -115,6 +117,7 @@ class Daemon:
         self._notifier = Notifier()
         self._functions: dict[str, Hosted] = {}
         self._leash = Leash()
+        self._cgroups: Path | None = None
         self._store: Store | None = None
         self._supervisor: Supervisor | None = None
         self.queue: AsyncInvocations | None = None
@@ -173,6 +176,7 @@ class Daemon:
     async def _live(self, task_status: TaskStatus[None]) -> None:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._leash)
+            self._cgroups = delegated()
             self._store = await stack.enter_async_context(open_store(self.settings.state))
             if self.settings.admin_host is not None:
                 self.admin = await stack.enter_async_context(
@@ -280,7 +284,8 @@ class Daemon:
         await self._hosts.start(self._serve, function, name=f"function {function.name}")
 
     async def _serve(self, function: Function, *, task_status: TaskStatus[None]) -> None:
-        surroundings = Surroundings(self._leash, self._aws.credentials(function.aws), aws=self._aws)
+        credentials = self._aws.credentials(function.aws)
+        surroundings = Surroundings(self._leash, credentials, aws=self._aws, cgroups=self._cgroups)
         meter = self.metrics.function_meter(function.name)
         ended = anyio.Event()
         try:

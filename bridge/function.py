@@ -64,6 +64,10 @@ class AwsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return msgspec.structs.replace(base, **{**given, "endpoint_urls": {**inherited, **self.endpoint_urls}})
 
 
+DEBUGGED = 43_200.0
+"""Seconds that whatever is debugged may take, its start included: as long as SQS lets a message be held (SQS-82)."""
+
+
 class HeaderFile(msgspec.Struct, frozen=True):
     """A header's value in a file, such as a mounted credential: ``prefix`` and the file's content, stripped."""
 
@@ -142,6 +146,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     """What provided runtimes start; empty: ``bootstrap`` in ``code``."""
     reload: bool = False
     """Whether environments are replaced when the code changes."""
+    debug: int | None = None
+    """The port of loopback at which its one environment waits for a debugger before it starts."""
     credentials: str = "inherit"
     """``inherit`` or ``none``: whether children get the configured AWS chain."""
     event_invoke: EventInvoke = EventInvoke()
@@ -160,7 +166,17 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def concurrency(self) -> int:
         """How many invocations may run at once."""
-        return self.max_environments if self.reserved_concurrency is None else self.reserved_concurrency
+        return self.most_at_once(self.reserved_concurrency)
+
+    def most_at_once(self, reserved: int | None) -> int:
+        """The same with another reserved concurrency. A debugger's port serves one environment."""
+        most = self.max_environments if reserved is None else reserved
+        return most if self.debug is None else min(most, 1)
+
+    @property
+    def limit(self) -> float:
+        """Seconds that one invocation may take: ``timeout``, which does not count while somebody debugs."""
+        return self.timeout if self.debug is None else DEBUGGED
 
     def __repr__(self) -> str:
         return f"<Function {self.name} of {self.where}>"  # never its variables

@@ -73,7 +73,7 @@ class Invoker:
     @property
     def limit(self) -> int:
         """Invocations at once."""
-        return self.function.max_environments if self._reserved is None else self._reserved
+        return self.function.most_at_once(self._reserved)
 
     @property
     def reserved(self) -> int | None:
@@ -113,7 +113,7 @@ class Invoker:
         if self.limit == 0:
             self._meter.throttled()
             return Failed("reserved_zero", RATE_EXCEEDED, invocation.request_id)
-        with anyio.move_on_after(self.function.timeout + OVERTIME):
+        with anyio.move_on_after(self.function.limit + OVERTIME):
             outcome = await self._executor.invoke(invocation)
         if outcome is None:
             log.error("executor_stuck", function=self.function.name, request_id=invocation.request_id)

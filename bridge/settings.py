@@ -212,10 +212,14 @@ def _functions(
 ) -> dict[str, Function]:
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     functions = {}
+    ports: dict[int, str] = {}
     for name, section in _sections(whole, "functions"):
         home = homes.get(name, Home(region, "000000000000"))
         located = AwsSettings(region=aws.region or home.region, account_id=aws.account_id or home.account).over(aws)
-        functions[name] = function(name, section, located, folder, local=local)
+        functions[name] = made = function(name, section, located, folder, local=local)
+        first = ports.setdefault(made.debug, name) if made.debug else name
+        if first != name:
+            section.problem("debug", f"{made.debug} is the port of functions.{first}; each debugger needs its own")
     return functions
 
 

@@ -21,8 +21,7 @@ from tests.conftest import missing
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "bridge.service"
-PYTHON_ONLY = DEPLOY / "systemd" / "bridge.service.d" / "python-only.conf"
-DROP_IN = "bridge.service.d/python-only.conf"
+DROP_INS = DEPLOY / "systemd" / "bridge.service.d"
 
 
 def unit_options(path: Path) -> dict[str, list[str]]:
@@ -45,17 +44,17 @@ def systemd_analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(params=["default", "python only"])
+@pytest.fixture(params=[(), ("python-only.conf",), ("cgroups.conf",), ("python-only.conf", "cgroups.conf")], ids=str)
 def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The unit as it is installed, its program a file that is here, with and without the drop-in."""
+    """The unit as it is installed, its program a file that is here, with and without the drop-ins."""
     program = tmp_path / "bridge"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     installed = tmp_path / UNIT.name
     installed.write_text(UNIT.read_text().replace("ExecStart=/opt/bridge/bin/bridge ", f"ExecStart={program} "))
-    if request.param == "python only":
-        (tmp_path / DROP_IN).parent.mkdir()
-        (tmp_path / DROP_IN).write_text(PYTHON_ONLY.read_text())
+    (tmp_path / DROP_INS.name).mkdir()
+    for name in request.param:
+        shutil.copy(DROP_INS / name, tmp_path / DROP_INS.name / name)
     return installed
 
 
@@ -72,7 +71,14 @@ def test_unit_is_hardly_exposed(unit: Path) -> None:
 def test_drop_in_forbids_executable_memory(unit: Path) -> None:
     done = systemd_analyze("security", "--offline=yes", unit)
     (line,) = [line for line in done.stdout.splitlines() if "MemoryDenyWriteExecute" in line]
-    assert ("✓" in line) == (unit.parent / DROP_IN).exists()
+    assert ("✓" in line) == (unit.parent / DROP_INS.name / "python-only.conf").exists()
+
+
+def test_control_groups_are_delegated_and_writable(unit: Path) -> None:
+    done = systemd_analyze("security", "--offline=yes", unit)
+    (line,) = [line for line in done.stdout.splitlines() if "ProtectControlGroups" in line]
+    assert ("✓" in line) != (unit.parent / DROP_INS.name / "cgroups.conf").exists()
+    assert unit_options(DROP_INS / "cgroups.conf") == {"Delegate": ["memory"], "ProtectControlGroups": ["no"]}
 
 
 def test_unit_fits_what_the_daemon_promises() -> None:

@@ -12,7 +12,9 @@ import pytest
 import yaml
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from bridge.config.options import FunctionOptions, MappingOptions, Options
+from bridge.config.options import Options
+from bridge.config.options_functions import FunctionOptions
+from bridge.config.options_mappings import MappingOptions
 from bridge.config.reader import options_of
 from bridge.errors import ConfigError
 from bridge.settings import find, load

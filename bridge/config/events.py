@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bridge.config.options import DeadLetterOptions, EventInvokeOptions
+from bridge.config.options_functions import DeadLetterOptions, EventInvokeOptions
 from bridge.config.reader import Section, shown
 from bridge.function import EventInvoke
 

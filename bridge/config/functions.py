@@ -8,10 +8,10 @@ from pathlib import Path
 from bridge.config.aws import check_aws
 from bridge.config.events import dead_letter, event_invoke
 from bridge.config.handler import check_bootstrap, check_handler, check_node_handler, found
-from bridge.config.options import FunctionOptions, LoggingOptions
+from bridge.config.options_functions import FunctionOptions, LoggingOptions
 from bridge.config.reader import Section, check_required, read
 from bridge.config.remote import check_local, function_arn, remote_function
-from bridge.config.runtimes import needless, programs
+from bridge.config.runtimes import check_debug, needless, programs
 from bridge.config.tree import Node, Scalar
 from bridge.function import AwsSettings, Function, Logging
 
@@ -27,7 +27,7 @@ MOST_VARIABLE_BYTES = 4096
 """RT-23: names and values of all variables together."""
 
 _NOT_YET = frozenset({
-    "versions", "aliases", "debug",
+    "versions", "aliases",
 })  # fmt: skip
 _WITHOUT_MEANING_HERE = frozenset({
     "Architectures", "Code", "CodeSigningConfigArn", "CodeSize", "Description", "EphemeralStorage", "FileSystemConfigs",
@@ -50,6 +50,7 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path, *, loc
     check_required(FunctionOptions, section, needless(options))
     check_local(section)
     _check_provisioned(options, section)
+    check_debug(options, section)
     _check_variables(options.Environment.Variables, section)
     runs = programs(options, section, folder)
     code = _folder(options, section, folder)
@@ -79,6 +80,7 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path, *, loc
         node=runs.node,
         command=runs.command,
         reload=local if options.reload is None else options.reload,
+        debug=options.debug,
         credentials=options.credentials,
         event_invoke=event_invoke(options.EventInvokeConfig, arn, section),
         dead_letter=dead_letter(options.DeadLetterConfig, section),

@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from bridge.config.aws import check_aws
-from bridge.config.options import MappingOptions, PollerOptions, ScalingOptions
+from bridge.config.options_mappings import MappingOptions, PollerOptions, ScalingOptions
 from bridge.config.reader import Section, read, shown
 from bridge.config.tree import Array, Node, Scalar
 from bridge.function import AwsSettings

@@ -12,7 +12,7 @@ import msgspec
 
 from bridge.config.aws import partition_of
 from bridge.config.events import dead_letter, event_invoke
-from bridge.config.options import FunctionOptions, HeaderOptions
+from bridge.config.options_functions import FunctionOptions, HeaderOptions
 from bridge.config.reader import Section, shown
 from bridge.function import AwsSettings, Endpoint, Function, HeaderFile
 
@@ -29,7 +29,7 @@ _OUR_HEADERS = frozenset((
 _OF_URL = ("headers", "verify", "ca_file")
 _OF_PROCESSES = (
     "Runtime", "Handler", "CodeUri", "command", "MemorySize", "Environment", "python", "node", "idle_timeout",
-    "credentials", "ProvisionedConcurrentExecutions", "LoggingConfig", "reload",
+    "credentials", "ProvisionedConcurrentExecutions", "LoggingConfig", "reload", "debug",
 )  # fmt: skip
 """What says how the bridge itself runs a handler."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridge.config.handler import found
-from bridge.config.options import FunctionOptions
+from bridge.config.options_functions import FunctionOptions
 from bridge.config.reader import Section, shown
 from bridge.nearest import did_you_mean
 
@@ -56,6 +56,18 @@ def programs(options: FunctionOptions, section: Section, folder: Path) -> Progra
             found = _program("command", program, section, folder, "name an executable file and its arguments")
             return Programs(kind, command=(found or program, *arguments))
     return Programs(kind)
+
+
+def check_debug(options: FunctionOptions, section: Section) -> None:
+    """Reports a debugger's port where nothing could wait at it, and what else asks for more than one environment."""
+    if options.debug is None:
+        return
+    if options.command or (options.Runtime or "").startswith("provided"):
+        advice = "remove it, and start the program under its own debugger with `command`"
+        section.problem("debug", f"an option of python and nodejs runtimes; {advice}")
+    for option in ("ReservedConcurrentExecutions", "ProvisionedConcurrentExecutions", "max_environments"):
+        if section.node(option) and (getattr(options, option) or 0) > 1:
+            section.warn(option, "does not count while there is a `debug`: one port, one environment")
 
 
 def _kind(options: FunctionOptions, section: Section) -> str:

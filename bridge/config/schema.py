@@ -11,7 +11,9 @@ import msgspec
 from msgspec.structs import FieldInfo
 
 from bridge.config.mappings import RESPONSE_ONLY
-from bridge.config.options import FunctionOptions, HeaderOptions, MappingOptions, Options
+from bridge.config.options import Options
+from bridge.config.options_functions import FunctionOptions, HeaderOptions
+from bridge.config.options_mappings import MappingOptions
 from bridge.config.reader import is_required, metas, options_of, section_type
 from bridge.function import AwsSettings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
@@ -37,6 +38,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     """Where lines of handlers go; none: to the log."""
     aws: Aws | None = None
     """For functions that run on AWS."""
+    cgroups: Path | None = None
+    """The control group below which each environment gets its own; none: their memory is watched."""
 
 
 class Environments(NamedTuple):

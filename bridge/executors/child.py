@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
+from bridge.executors.cgroups import Cgroup
 from bridge.leash import Leash
 
 
@@ -21,7 +22,8 @@ class Child:
     """Starts ``command`` in ``folder`` with ``variables`` and nothing else of our environment. Raises OSError.
 
     ``ended`` is called once, in the event loop, after the process has ended by itself or by ``kill``, with its exit
-    status: negative for a signal. By then its whole group is killed, and the process is reaped.
+    status: negative for a signal. By then its whole group is killed, and the process is reaped. ``cgroup`` is what it
+    and all that it starts run in.
     """
 
     def __init__(
@@ -32,8 +34,12 @@ class Child:
         variables: Dict[str, str],
         leash: Leash,
         ended: Callable[[int], None],
+        cgroup: Cgroup | None = None,
     ) -> None:
+        self.out_of_memory = False
+        """Whether it ended because the kernel killed something of it for its memory."""
         self._leash = leash
+        self._cgroup = cgroup
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._process = subprocess.Popen(
@@ -49,6 +55,8 @@ class Child:
         self._gone = False
         try:
             leash.hold_group(self.pid)
+            if cgroup is not None:
+                cgroup.add(self.pid)
         except BaseException:
             self.kill()
             self._process.wait()
@@ -72,11 +80,13 @@ class Child:
         return cast("IO[bytes]", self._process.stderr)
 
     def kill(self) -> None:
-        """Sends SIGKILL to the group. ``ended`` follows."""
+        """Sends SIGKILL to the group, and to whatever left it within its cgroup. ``ended`` follows."""
         if not self._gone:
             # macOS answers PermissionError for a group of which only the unreaped leader is left.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+            if self._cgroup is not None:
+                self._cgroup.kill()
 
     def peak_memory(self) -> int | None:
         """Bytes of memory the process had at most, where the system tells."""
@@ -108,7 +118,11 @@ class Child:
         self.kill()  # what the leader left behind
         self._leash.release_group(self.pid)
         self._gone = True
-        self._ended(self._process.wait())
+        status = self._process.wait()
+        if self._cgroup is not None:
+            self.out_of_memory = self._cgroup.out_of_memory
+            self._cgroup.remove()
+        self._ended(status)
 
 
 def _wait_unreaped(pid: int) -> None:

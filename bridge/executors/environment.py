@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import structlog
 
+from bridge.executors.cgroups import Cgroup
 from bridge.executors.child import Child
 from bridge.executors.failures import exit_text, parse_error
 from bridge.executors.log_tail import LogTail, Report, Status
@@ -70,6 +71,7 @@ class Environment:
         sink: OutputSink,
         leash: Leash,
         ended: Callable[[Environment], None],
+        cgroup: Cgroup | None = None,
     ) -> None:
         self.alive = True
         """Not killed, and not ended."""
@@ -85,6 +87,7 @@ class Environment:
         self._sink = sink
         self._leash = leash
         self._ended = ended
+        self._cgroup = cgroup
         self._loop = asyncio.get_running_loop()
         self._api = RuntimeApi(self, function.arn)
         self._tail = LogTail(function.logging, self._tell)
@@ -147,6 +150,8 @@ class Environment:
     def unlisten(self) -> None:
         """Gives the Runtime API up before a process was started."""
         self._api.close()
+        if self._cgroup is not None:
+            self._cgroup.remove()
 
     def start(
         self, command: Sequence[str], folder: Path, variables: Callable[[str], Dict[str, str]], origin: Origin
@@ -161,6 +166,7 @@ class Environment:
             variables=variables(self._api.address),
             leash=self._leash,
             ended=self._on_exit,
+            cgroup=self._cgroup,
         )
         self._output = Output(self._child.stdout, self._child.stderr, self._tail.write, self._sink, self._function.name)
         self._output.origin = origin
@@ -280,7 +286,10 @@ class Environment:
         (status, hang_up), self._exit = self._exit, None
         hang_up.cancel()
         self._api.close()
-        if self._over is None:
+        if self._over is None and self._child.out_of_memory:
+            self._over = OutOfMemory()
+            self._memory, self._memory_at = self._function.memory << 20, self._loop.time()
+        elif self._over is None:
             self._over = Exited(status)
         self._resolve(self._over)
         self._leave()

@@ -15,6 +15,7 @@ from bridge.function import Function
 
 RUNTIMES = Path(__file__).parent.parent / "runtimes"
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
+LOOPBACK = "127.0.0.1"
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 _SERVICE_IDS = {"dynamodbstreams": "DYNAMODB_STREAMS", "events": "EVENTBRIDGE"}
@@ -37,12 +38,17 @@ def _python(function: Function) -> tuple[str, ...]:
     if function.python is not None:
         advice = "give the path of a Python interpreter, or leave it out for the bridge's own"
         found = _program(function, "python", function.python, advice)
-    return found, "-u", str(RUNTIMES / "python.py")
+    if function.debug is None:
+        return found, "-u", str(RUNTIMES / "python.py")
+    # The modules that Python has frozen are closed to debuggers, which would warn about it.
+    debugger = ("-X", "frozen_modules=off", "-m", "debugpy", "--listen", f"{LOOPBACK}:{function.debug}")
+    return found, "-u", *debugger, "--wait-for-client", str(RUNTIMES / "python.py")
 
 
 def _nodejs(function: Function) -> tuple[str, ...]:
     advice = "install Node.js, or give the path of its interpreter"
-    return _program(function, "node", function.node or "node", advice), str(RUNTIMES / "node.mjs")
+    found = _program(function, "node", function.node or "node", advice)
+    return found, str(RUNTIMES / "node.mjs"), *(("--debug", str(function.debug)) if function.debug else ())
 
 
 def _provided(function: Function) -> tuple[str, ...]:
@@ -61,7 +67,7 @@ def _program(function: Function, option: str, name: str, advice: str) -> str:
     """Where the program is; not resolved, as the link of a virtual environment is what makes it one."""
     found = shutil.which(name)
     if found is None:
-        raise UsageError(f"{_place(function)}.{option}: {name} is no executable file; {advice}")
+        raise UsageError(f"{place(function)}.{option}: {name} is no executable file; {advice}")
     return str(Path(found).absolute())
 
 
@@ -70,9 +76,7 @@ def code_folder(function: Function) -> Path:
     folder = function.code.absolute()
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
-        raise UsageError(
-            f"{_place(function)}.CodeUri: {folder} {what}; give the folder that holds the handler's module"
-        )
+        raise UsageError(f"{place(function)}.CodeUri: {folder} {what}; give the folder that holds the handler's module")
     return folder
 
 
@@ -162,5 +166,6 @@ def _region(function: Function) -> str:
     return function.aws.region or inherited or function.arn.split(":")[3]
 
 
-def _place(function: Function) -> str:
+def place(function: Function) -> str:
+    """How errors name it."""
     return f"{function.where}: functions.{function.name}" if function.where else f"functions.{function.name}"

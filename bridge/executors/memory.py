@@ -1,6 +1,6 @@
 """Holds environments to their ``MemorySize``: looks at the memory of their processes while they work.
 
-Linux only (by /proc); elsewhere nothing is enforced. Control groups are not used: the daemon need not own one.
+Linux only (by /proc); elsewhere nothing is enforced. Where the daemon may make control groups, they do it (cgroups.py).
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ class Watched(Protocol):
 
 
 class MemoryWatch:
-    """Over the environments of a function, ``limit`` bytes each. One timer, and none while all of them wait."""
+    """Over the environments of a function, ``limit`` bytes each. One timer, and none while all of them wait.
+    ``needed``: nobody else holds them to it.
+    """
 
-    def __init__(self, limit: int, environments: Collection[Watched]) -> None:
+    def __init__(self, limit: int, environments: Collection[Watched], *, needed: bool = True) -> None:
+        self._needed = needed
         self._limit = limit
         self._environments = environments
         self._timer: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
         """One of them starts to work."""
-        if self._timer is None and enforced():
+        if self._timer is None and self._needed and enforced():
             self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
 
     def close(self) -> None:

@@ -15,12 +15,14 @@ from anyio.abc import TaskGroup
 
 from bridge.errors import BridgeError
 from bridge.executors import Environments, Surroundings
+from bridge.executors.cgroups import Cgroup
 from bridge.executors.code import changes
 from bridge.executors.credentials import ChildCredentials
+from bridge.executors.debugger import check_debugger, free_port
 from bridge.executors.environment import Environment, Event, Exited, InitFailed, OutOfMemory, OutOfTime, Ready
 from bridge.executors.failures import Failures, parse_error
 from bridge.executors.idle import Idle
-from bridge.executors.launch import code_folder, command, variables
+from bridge.executors.launch import LOOPBACK, code_folder, command, variables
 from bridge.executors.memory import MemoryWatch, enforced
 from bridge.executors.output import Origin, log_line
 from bridge.executors.restarts import Restarts
@@ -54,12 +56,13 @@ class _Started(NamedTuple):
 class ProcessExecutor:
     """At most ``function.concurrency`` environments, the most recently used first; one that was not used for
     ``function.idle_timeout`` is retired, unless it is one of the ``function.provisioned`` that are started ahead and
-    kept. Entering it raises UsageError when interpreter or code folder are missing.
+    kept, or has a debugger. Entering it raises UsageError when interpreter, code folder or debugger are missing.
     """
 
     def __init__(self, function: Function, surroundings: Surroundings) -> None:
         self.function = function
         self._leash = surroundings.leash
+        self._cgroups = surroundings.cgroups
         self._sink = log_line if surroundings.output is None else surroundings.output
         self._credentials: ChildCredentials | None = None
         if surroundings.credentials is not None and function.credentials == "inherit":
@@ -70,8 +73,9 @@ class ProcessExecutor:
         self._command: tuple[str, ...] = ()
         self._folder = Path()
         self._all: set[Environment] = set()
-        self._idle: Idle[Environment] = Idle(function.idle_timeout, function.provisioned)
-        self._memory = MemoryWatch(function.memory << 20, self._all)
+        self._ahead = function.provisioned if function.debug is None else min(function.provisioned, 1)
+        self._idle: Idle[Environment] = Idle(function.idle_timeout, self._ahead or int(function.debug is not None))
+        self._memory = MemoryWatch(function.memory << 20, self._all, needed=self._cgroups is None)
         self._scratch = Scratch(surroundings.leash)
         self._background: TaskGroup | None = None
         self._lost = anyio.Event()
@@ -88,13 +92,14 @@ class ProcessExecutor:
     async def __aenter__(self) -> Self:
         self._command = command(self.function)
         self._folder = code_folder(self.function)
+        await check_debugger(self.function)
         if self._credentials is not None:
             await self._stack.enter_async_context(self._credentials)
-        if not enforced():
+        if not self._cgroups and not enforced():
             log.info("memory_not_enforced", function=self.function.name, reason="this system has no /proc")
-        if self.function.provisioned or self.function.reload:
+        if self._ahead or self.function.reload:
             self._background = await anyio.create_task_group().__aenter__()
-        if self._background and self.function.provisioned:
+        if self._background and self._ahead:
             self._background.start_soon(self._provision, name=f"provision {self.function.name}")
         if self._background and self.function.reload:
             self._background.start_soon(self._follow_code, name=f"follow the code of {self.function.name}")
@@ -129,7 +134,7 @@ class ProcessExecutor:
         while (environment := self._idle.take()) is not None:
             if environment.waiting or await self._becomes_ready(environment):
                 environment.begin(invocation)
-                return await self._run(environment, invocation, self.function.timeout)
+                return await self._run(environment, invocation, self.function.limit)
         started = await self._start(invocation)
         if isinstance(started, _Started):
             return await self._run(started.environment, invocation, started.limit)
@@ -141,7 +146,7 @@ class ProcessExecutor:
     async def _becomes_ready(self, environment: Environment) -> bool:
         """It has answered, but not asked for the next event yet."""
         try:
-            await environment.ready(self.function.timeout)
+            await environment.ready(self.function.limit)
         finally:
             if not environment.waiting:
                 environment.kill()
@@ -198,12 +203,12 @@ class ProcessExecutor:
             if isinstance(event, Ready):
                 environment.init_duration = environment.duration
                 environment.begin(invocation)
-                return _Started(environment, self.function.timeout)
+                return _Started(environment, self.function.limit)
             self._tell_init(invocation, environment, event)
             # RT-30, RT-31: repeated inside the invocation, now under the function's timeout.
-            environment, event = await self._init(invocation, self.function.timeout, inside=True)
+            environment, event = await self._init(invocation, self.function.limit, inside=True)
             if isinstance(event, Ready):
-                return _Started(environment, self.function.timeout - environment.duration)
+                return _Started(environment, self.function.limit - environment.duration)
             return self._outcome(environment, invocation, event)
         except BridgeError as error:
             self._restarts.ended_badly()
@@ -216,6 +221,10 @@ class ProcessExecutor:
     ) -> tuple[Environment, Event]:
         """One start. ``inside`` the invocation, to whose log it belongs then. Raises BridgeError."""
         await self._restarts.pause()
+        if self.function.debug is not None:
+            limit = self.function.limit
+            await free_port(self.function.debug)
+            log.info("debugger_awaited", function=self.function.name, address=f"{LOOPBACK}:{self.function.debug}")
         environment = await self._open(invocation, provisioned=provisioned)
         self._memory.wake()
         if inside:
@@ -234,10 +243,10 @@ class ProcessExecutor:
 
     async def _open(self, invocation: Invocation, *, provisioned: bool) -> Environment:
         keys = await self._keys()
-        scratch = self._take_scratch()
+        cgroup, scratch = self._make_cgroup(), self._take_scratch()
         seen = partial(variables, self.function, self._folder, keys, scratch=scratch, provisioned=provisioned)
         environment = Environment(
-            self.function, scratch=scratch, sink=self._sink, leash=self._leash, ended=self._on_ended
+            self.function, scratch=scratch, sink=self._sink, leash=self._leash, ended=self._on_ended, cgroup=cgroup
         )
         try:
             await environment.listen()
@@ -258,6 +267,12 @@ class ProcessExecutor:
             return self._scratch.take()
         except OSError as error:
             raise BridgeError(f"cannot make a temporary folder: {error}") from error
+
+    def _make_cgroup(self) -> Cgroup | None:
+        try:
+            return Cgroup(self._cgroups, self.function.memory << 20, self._leash) if self._cgroups else None
+        except OSError as error:
+            raise BridgeError(f"cannot make a control group: {error}") from error
 
     async def _keys(self) -> dict[str, str]:
         if self._credentials is None:
@@ -296,10 +311,10 @@ class ProcessExecutor:
 
     async def _provision(self) -> None:
         """Starts environments ahead, and others in place of those that end (RT-62)."""
-        limit = max(PROVISIONED_INIT_LIMIT, self.function.timeout)
+        limit = max(PROVISIONED_INIT_LIMIT, self.function.limit)
         while True:
             self._lost = anyio.Event()
-            if sum(environment.alive for environment in self._all) >= self.function.provisioned:
+            if sum(environment.alive for environment in self._all) >= self._ahead:
                 await self._lost.wait()
                 continue
             failed = await self._start_ahead(limit)
@@ -312,7 +327,8 @@ class ProcessExecutor:
             old = [environment for environment in self._all if environment.alive]
             if not old:
                 continue
-            failed = await self._start_ahead(INIT_LIMIT)
+            # A debugger's port is taken until the old one is gone: the next invocation starts the new one.
+            failed = "" if self.function.debug else await self._start_ahead(INIT_LIMIT)
             if failed:
                 log.error("code_not_reloaded", function=self.function.name, reason=failed)
                 continue
@@ -326,7 +342,7 @@ class ProcessExecutor:
         """One environment for whoever comes; why there is none, where it does not become ready."""
         self._starting += 1
         try:
-            environment, event = await self._init(NOBODY, limit, provisioned=self.function.provisioned > 0)
+            environment, event = await self._init(NOBODY, limit, provisioned=self._ahead > 0)
         except BridgeError as error:
             self._restarts.ended_badly()
             return str(error)

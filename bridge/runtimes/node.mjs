@@ -1,18 +1,19 @@
 // The runtime client of Node.js handlers: fetches events from the Lambda Runtime API and calls the handler with them, as
 // the client in AWS's own Node.js runtimes does. Standard library only, Node.js 18 or newer.
 //
-// Started as `node node.mjs`; everything else is said by environment variables (RT-20).
+// Started as `node node.mjs`; everything else is said by environment variables (RT-20). With `--debug PORT` it waits for a
+// debugger first.
 
 import { existsSync, readFileSync, statSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import net from 'node:net';
 import path from 'node:path';
 import process from 'node:process';
+import { Writable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
 import util from 'node:util';
 
-const API = '/2018-06-01/runtime/';
-const AGENT = `bridge-nodejs/${process.versions.node}`;
+import { Connection, chunked, lastChunk } from './node_wire.mjs';
+
 const LEVELS = ['TRACE', 'DEBUG', 'INFO', 'WARN', 'ERROR', 'FATAL'];
 const JSON_LOGS = process.env.AWS_LAMBDA_LOG_FORMAT === 'JSON';
 const LEAST = JSON_LOGS ? LEVELS.indexOf((process.env.AWS_LAMBDA_LOG_LEVEL || 'INFO').toUpperCase()) : 0;
@@ -20,6 +21,7 @@ const LEAST = JSON_LOGS ? LEVELS.indexOf((process.env.AWS_LAMBDA_LOG_LEVEL || 'I
 let requestId; // undefined until the first invocation: that is what stands in the log of init on Lambda, too
 let whenIdle = null; // what to do when the event loop has nothing left to do
 let errorPath = 'init/error'; // where an error is posted that nobody caught; null: nowhere, all is answered
+let streaming = null; // the answer of which a part has been sent already, and which an error has to end
 
 // An error with a type of the runtime's own (INV-25, INV-26).
 class Fault extends Error {
@@ -83,6 +85,10 @@ function invoke(handler, headers, event) {
   // The handler neither answered nor left anything that could do so later.
   whenIdle = () => call.respond(null);
   try {
+    if (STREAMED.has(handler)) {
+      stream(handler, JSON.parse(event), context(headers, call), call);
+      return;
+    }
     const result = handler(JSON.parse(event), context(headers, call), call.callback);
     if (typeof result?.then !== 'function') return;
     whenIdle = () => call.fail(new Fault('NodeJsExit', 'The event loop is empty, and the handler has not returned'));
@@ -90,6 +96,17 @@ function invoke(handler, headers, event) {
   } catch (error) {
     call.fail(error);
   }
+}
+
+function stream(handler, event, context, call) {
+  const answer = new ResponseStream(call, STREAMED.get(handler));
+  const result = handler(event, answer, context);
+  if (typeof result?.then !== 'function') throw new Error('Streaming does not support non-async handlers.');
+  whenIdle = () => call.fail(new Fault('NodeJsExit', 'The event loop is empty, and the response has not ended'));
+  result.then((value) => {
+    if (value !== undefined) console.warn('Streaming handlers ignore return values.');
+    answer.returned();
+  }, call.fail);
 }
 
 // The ways to end an invocation; the first one counts.
@@ -117,7 +134,7 @@ class Call {
     const reason = error ?? 'handled';
     if (this.#end()) {
       logError('Invoke Error', reason);
-      connection.answer(`invocation/${this.#id}/error`, JSON.stringify(described(reason)));
+      answered(tell(`invocation/${this.#id}/error`, reason));
     }
   };
 
@@ -129,7 +146,22 @@ class Call {
       this.fail(new Error('Unable to stringify response body'));
       return;
     }
-    if (this.#end()) connection.answer(`invocation/${this.#id}/response`, text);
+    if (this.#end()) answered(connection.send(connection.post(`invocation/${this.#id}/response`, text)));
+  }
+
+  get over() {
+    return this.#over;
+  }
+
+  // What a streamed answer begins with, and what it ends with when all went well (RT-10).
+  begin(contentType) {
+    connection.write(connection.streamed(`invocation/${this.#id}/response`, contentType));
+  }
+
+  complete() {
+    if (!this.#end()) return;
+    streaming = null;
+    answered(connection.send(lastChunk()));
   }
 
   #end() {
@@ -137,6 +169,89 @@ class Call {
     whenIdle = errorPath = null;
     return (this.#over = true);
   }
+}
+
+// A streamed answer. It is sent as it is written, and complete when it was ended and the handler has returned.
+class ResponseStream extends Writable {
+  #call;
+  #contentType = 'application/octet-stream';
+  #prelude = null;
+  #returned = false;
+
+  constructor(call, options) {
+    super(options);
+    this.#call = call;
+    this.on('finish', () => this.#settle());
+  }
+
+  setContentType(type) {
+    if (streaming === this) throw new Error('Cannot set content-type, too late.');
+    this.#contentType = String(type).replace(/[^\x20-\x7e]/g, '');
+  }
+
+  // The status and headers of an answer over HTTP, before its body.
+  introduce(prelude) {
+    this.setContentType('application/vnd.awslambda.http-integration-response');
+    this.#prelude = Buffer.concat([Buffer.from(JSON.stringify(prelude)), Buffer.alloc(8)]);
+  }
+
+  write(chunk, ...more) {
+    return super.write(writable(chunk), ...more);
+  }
+
+  end(chunk, ...more) {
+    return super.end(writable(chunk), ...more);
+  }
+
+  _write(chunk, _encoding, done) {
+    if (this.#call.over) return done(); // nobody listens any more
+    this.#begin();
+    connection.write(chunked(chunk), done);
+  }
+
+  _final(done) {
+    if (!this.#call.over) this.#begin();
+    done();
+  }
+
+  returned() {
+    this.#returned = true;
+    this.#settle();
+  }
+
+  #begin() {
+    if (streaming === this) return;
+    streaming = this;
+    this.#call.begin(this.#contentType);
+    if (this.#prelude) connection.write(chunked(this.#prelude));
+  }
+
+  #settle() {
+    if (this.#returned && this.writableFinished) this.#call.complete();
+  }
+}
+
+// Texts and bytes as they are, other values as JSON.
+function writable(chunk) {
+  const asIs = chunk === undefined || chunk === null || ['string', 'function'].includes(typeof chunk);
+  return asIs || chunk instanceof Uint8Array ? chunk : JSON.stringify(chunk);
+}
+
+const STREAMED = new Map(); // the handlers that stream their answers -> options of their streams
+
+function offerStreaming() {
+  globalThis.awslambda = {
+    streamifyResponse(handler, options) {
+      STREAMED.set(handler, options?.highWaterMark === undefined ? {} : { highWaterMark: Number(options.highWaterMark) });
+      return handler;
+    },
+    HttpResponseStream: {
+      from(stream, prelude) {
+        stream.introduce(prelude);
+        return stream;
+      },
+    },
+  };
 }
 
 function context(headers, call) {
@@ -171,6 +286,21 @@ function jsonHeader(headers, name) {
 }
 
 // Errors.
+
+// Posts an error; resolves with the reply. What has been streamed so far is ended by it (RT-10).
+function tell(path, error) {
+  const told = described(error);
+  const text = JSON.stringify(told);
+  if (!streaming) return connection.send(connection.post(path, text));
+  streaming = null;
+  const kind = told.errorType.replace(/[^\x21-\x7e]/g, '');
+  return connection.send(
+    lastChunk({
+      'Lambda-Runtime-Function-Error-Type': kind,
+      'Lambda-Runtime-Function-Error-Body': Buffer.from(text).toString('base64'),
+    }),
+  );
+}
 
 // The object to post (INV-21, INV-22).
 function described(error) {
@@ -253,91 +383,10 @@ function patchConsole() {
   };
 }
 
-// The wire.
-
-// One connection, kept for good. When the other end is gone, so is what we are for: the process ends.
-class Connection {
-  #socket;
-  #host;
-  #chunks = [];
-  #size = 0;
-  #wanted = 0; // bytes below which a reply cannot be complete
-  #replies = []; // who gets the next replies, in order
-
-  constructor(address) {
-    const [, host, port] = /^(.*):(\d+)$/.exec(address);
-    this.#host = address;
-    this.#socket = net.connect({ host, port: Number(port), noDelay: true });
-    this.#socket.on('data', (data) => this.#feed(data));
-    this.#socket.on('error', orphaned);
-    this.#socket.on('close', orphaned);
-  }
-
-  get(target) {
-    return [`GET ${API}${target} HTTP/1.1\r\nHost: ${this.#host}\r\nUser-Agent: ${AGENT}\r\n\r\n`];
-  }
-
-  post(target, text) {
-    const body = Buffer.from(text);
-    const head =
-      `POST ${API}${target} HTTP/1.1\r\nHost: ${this.#host}\r\nUser-Agent: ${AGENT}\r\n` +
-      `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n`;
-    return [head, body];
-  }
-
-  // Resolves with the reply.
-  send(parts) {
-    this.#socket.ref(); // the process lives while a reply is awaited
-    this.#socket.cork();
-    for (const part of parts) this.#socket.write(part);
-    this.#socket.uncork();
-    return new Promise((resolve) => this.#replies.push(resolve));
-  }
-
-  // The result of the invocation that runs, and in the same breath the request for the next event.
-  answer(target, text) {
-    this.send(this.post(target, text)).then(accepted);
-    next();
-  }
-
-  // Resolves when what was sent before has left the process.
-  sent() {
-    return new Promise((resolve) => this.#socket.write('', resolve));
-  }
-
-  // From now on only the handler's own doings keep the process alive.
-  rest() {
-    if (!this.#replies.length) this.#socket.unref();
-  }
-
-  #feed(data) {
-    this.#chunks.push(data);
-    this.#size += data.length;
-    while (this.#size > 0 && this.#size >= this.#wanted) {
-      const all = this.#chunks.length === 1 ? this.#chunks[0] : Buffer.concat(this.#chunks);
-      this.#chunks = [all];
-      const end = all.indexOf('\r\n\r\n');
-      if (end < 0) return;
-      const headers = parsed(all.toString('latin1', 0, end));
-      const whole = end + 4 + Number(headers['content-length'] ?? 0);
-      this.#wanted = whole;
-      if (all.length < whole) return;
-      this.#wanted = 0;
-      this.#chunks = [all.subarray(whole)];
-      this.#size -= whole;
-      this.#replies.shift()({ headers, body: all.toString('utf8', end + 4, whole) });
-    }
-  }
-}
-
-function parsed(head) {
-  const [first, ...lines] = head.split('\r\n');
-  const headers = { ':status': first.split(' ')[1] };
-  for (const line of lines) {
-    const colon = line.indexOf(':');
-    headers[line.slice(0, colon).toLowerCase()] = line.slice(colon + 1).trim();
-  }
-  return headers;
+// The invocation that ran has its answer, and in the same breath the next event is asked for.
+function answered(reply) {
+  reply.then(accepted);
+  next();
 }
 
 function accepted({ headers, body }) {
@@ -345,10 +394,6 @@ function accepted({ headers, body }) {
     out(`the Runtime API refused an answer: ${body}\n`);
     process.exit(1);
   }
-}
-
-function orphaned() {
-  process.reallyExit(1); // at once: no handler of the function's own holds us
 }
 
 // The life of the process.
@@ -368,11 +413,14 @@ function fall(what, error, status) {
   logError(what, error);
   const path = errorPath;
   whenIdle = errorPath = null;
-  const told = path ? connection.send(connection.post(path, JSON.stringify(described(error)))) : connection.sent();
+  const told = path ? tell(path, error) : connection.sent();
   told.then(() => process.exit(status));
 }
 
+const [option, port] = process.argv.splice(2); // nothing of it is for handlers
+if (option === '--debug') (await import('node:inspector')).open(Number(port), '127.0.0.1', true);
 patchConsole();
+offerStreaming();
 process.on('uncaughtException', (error) => fall('Uncaught Exception', error, 129));
 process.on('unhandledRejection', (reason) => {
   const error = new Fault('UnhandledPromiseRejection', reason);

@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, options: str, part: str) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["versions: {}", "aliases: {}", "debug: true"],
+    ["versions: {}", "aliases: {}"],
 )  # fmt: skip
 def test_what_comes_later_says_so(tmp_path: Path, option: str) -> None:
     key = option.partition(":")[0]
@@ -102,13 +102,53 @@ def test_levels_need_json(tmp_path: Path, key: str) -> None:  # RT-55
 
 
 def test_what_comes_later_may_be_switched_off(tmp_path: Path) -> None:
-    assert worker(tmp_path, one("url: null, debug: off")).kind == "python"
+    assert worker(tmp_path, one("url: null, versions: off")).kind == "python"
 
 
 def test_code_is_reloaded_where_it_is_developed(tmp_path: Path) -> None:
     for text, local, expected in (("", False, False), ("", True, True), ("reload: true", False, True)):
         assert load(write(tmp_path, one(text)), HOME, local=local).functions["worker"].reload is expected
     assert not load(write(tmp_path, one("reload: false")), HOME, local=True).functions["worker"].reload
+
+
+def test_a_debugger_is_waited_for_at_a_port(tmp_path: Path) -> None:
+    assert worker(tmp_path, one()).debug is None
+    made = worker(tmp_path, one("debug: 5678, ReservedConcurrentExecutions: 4"))
+    assert (made.debug, made.reserved_concurrency, made.concurrency) == (5678, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ("debug: true", "debug: expected a whole number, got true"),
+        ("debug: 80", "debug: 80 is less than 1024, the least that is allowed"),
+        ("debug: 65536", "debug: 65536 is more than 65535, the most that is allowed"),
+        ("debug: 127.0.0.1:5678", 'debug: expected a whole number, got "127.0.0.1:5678"'),
+    ],
+)
+def test_a_debuggers_port_is_a_number(tmp_path: Path, options: str, part: str) -> None:
+    assert problem(tmp_path, one(options)) == f"bridge.yaml:1: functions.worker.{part}"
+
+
+def test_a_program_of_its_own_has_a_debugger_of_its_own(tmp_path: Path) -> None:
+    text = "functions: {worker: {Runtime: provided.al2023, command: [/bin/true], debug: 5678}}"
+    expected = "an option of python and nodejs runtimes; remove it, and start the program under its own debugger"
+    assert problem(tmp_path, text).startswith(f"bridge.yaml:1: functions.worker.debug: {expected}")
+
+
+def test_a_debuggers_port_serves_one_function(tmp_path: Path) -> None:
+    each = f"{{Runtime: {RUNTIME}, Handler: app.handler, CodeUri: ., debug: 5678}}"
+    expected = "bridge.yaml:3: functions.b.debug: 5678 is the port of functions.a; each debugger needs its own"
+    assert problem(tmp_path, f"functions:\n  a: {each}\n  b: {each}\n") == expected
+
+
+def test_a_debuggers_port_serves_one_environment(tmp_path: Path) -> None:
+    said = "does not count while there is a `debug`: one port, one environment"
+    text = one("debug: 5678, max_environments: 4, ProvisionedConcurrentExecutions: 2")
+    assert [line for line in warnings(tmp_path, text) if said in line] == [
+        f"bridge.yaml:1: functions.worker.{option}: {said}"
+        for option in ("ProvisionedConcurrentExecutions", "max_environments")
+    ]
 
 
 @pytest.mark.parametrize(

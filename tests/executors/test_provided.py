@@ -110,6 +110,28 @@ class TestAwslambdaric(ExecutorContract):
         return running(function)
 
 
+def aws_lambda_ric(handler: str) -> tuple[str, ...]:
+    """The command of AWS's client for Node.js, which compiles itself where it is installed."""
+    node = shutil.which("node")
+    package = Path(os.environ.get("BRIDGE_NODE_MODULES", "/nowhere"), "aws-lambda-ric")
+    if node is None or not (package / "rapid-client.node").is_file():
+        missing("aws-lambda-ric")
+    return str(node), str(package / "index.mjs"), handler
+
+
+class TestAwsLambdaRic(ExecutorContract):
+    """AWS's own client for Node.js, as a command."""
+
+    features: ClassVar[frozenset[str]] = frozenset({"processes", "warm"})
+
+    def function(self, behaviour: str, **settings: Any) -> Function:
+        handler = f"behaviours.{behaviour}"
+        return function(handler, code=HANDLERS, kind="provided", command=aws_lambda_ric(handler), **settings)
+
+    def executor(self, function: Function) -> AbstractAsyncContextManager[Executor]:
+        return running(function)
+
+
 async def test_awslambdaric_fills_its_context_from_our_headers(tmp_path: Path) -> None:  # RT-3
     if find_spec("awslambdaric") is None:
         missing("awslambdaric")
@@ -118,18 +140,6 @@ async def test_awslambdaric_fills_its_context_from_our_headers(tmp_path: Path) -
     command = (sys.executable, "-m", "awslambdaric", "app.handler")
     (outcome,) = await invoked(function("app.handler", code=tmp_path, kind="provided", command=command), None)
     assert answer(outcome) == [outcome.request_id, ARN]
-
-
-async def test_aws_lambda_ric(tmp_path: Path) -> None:
-    """AWS's client for Node.js compiles itself where it is installed; here it is used, not built."""
-    modules = Path(os.environ.get("BRIDGE_NODE_MODULES", "/nowhere"))
-    node = shutil.which("node")
-    if node is None or not list(modules.glob("aws-lambda-ric/build/Release/*.node")):
-        pytest.skip("no aws-lambda-ric that is built: it compiles a curl of its own, which it downloads")
-    (tmp_path / "app.js").write_text("exports.handler = async (event) => event;")
-    command = (node, str(modules / "aws-lambda-ric" / "bin" / "index.mjs"), "app.handler")
-    (outcome,) = await invoked(function("app.handler", code=tmp_path, kind="provided", command=command), {"a": 1})
-    assert answer(outcome) == {"a": 1}
 
 
 async def test_a_shell_script_with_curl(provide: Provide) -> None:
