@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import anyio
 import msgspec
 
-from bridge.errors import BridgeError, HoldLost, StateError
+from bridge.errors import BridgeError, HoldLost, StateError, UsageError
+from bridge.nearest import did_you_mean
 from bridge.position import Move, Position, Positions
 
 if TYPE_CHECKING:
@@ -194,3 +195,22 @@ class _Positions:
 
     async def forget(self, partitions: Collection[str]) -> None:
         await self._checkpoints.move([Move(self._uuid, self._source, name, None) for name in partitions])
+
+
+def the_gone(name: str, stored: Sequence[Stored], there: Dict[str, str]) -> Stored:
+    """The mapping with this name or UUID among those that are not ``there`` (UUID -> name) any more.
+
+    Raises UsageError when there is none, or several, or it is there.
+    """
+    gone = [it for it in stored if it.uuid not in there]
+    meant = [it for it in gone if name == it.name or name.lower() == it.uuid.lower()]
+    uuids = " and ".join(it.uuid for it in meant)
+    if name in there.values() or name.lower() in map(str.lower, there):
+        earlier = f"; an earlier one of this name has the UUID {uuids}" if meant else ""
+        raise UsageError(f'the mapping "{name}" exists, and keeps its positions{earlier}')
+    if len(meant) > 1:
+        raise UsageError(f'several mappings were called "{name}"; say which by its UUID: {uuids}')
+    if not meant:
+        known = {word for it in gone for word in (it.name, it.uuid)}
+        raise UsageError(f'no positions are stored for a mapping "{name}"{did_you_mean(name, known)}')
+    return meant[0]
