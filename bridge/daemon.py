@@ -169,6 +169,10 @@ class Daemon:
         """Drains, then ends."""
         self.stopping.set()
 
+    def reload(self) -> None:
+        """Reads the configuration again."""
+        self._reloading.set()
+
     # Start and stop, in this order.
 
     async def _live(self, task_status: TaskStatus[None]) -> None:
@@ -258,7 +262,7 @@ class Daemon:
             task_status.started()
             async for number in received:
                 if number == signal.SIGHUP:
-                    self._reloading.set()
+                    self.reload()
                 elif self.stopping.is_set():
                     self._status = 128 + number
                     log.warning("stopped_at_once", signal=signal.Signals(number).name)

@@ -27,6 +27,7 @@ LAYERS = [
     {"crew"},
     {"supervisor"},
     {"asynchronous"},
+    {"local_sources"},
     {"local"},
     {"daemon", "admin", "api"},
     {"demo"},
