@@ -98,7 +98,7 @@ class Crew:
             runner = Runner(self._flow, self._partition, wanted=self.keeps, polled=self._polled, ended=self._ended)
             self._members.add(runner)
             self._tasks.start_soon(self._run, runner, name=f"runner {self._flow.mapping.name} {self._partition.id}")
-        self._flow.meter.pollers(len(self._members))
+        self._flow.meter.pollers(self._scaling.pollers(len(self._members)))
 
     async def _run(self, runner: Runner) -> None:
         try:
@@ -109,4 +109,4 @@ class Crew:
         finally:
             self._members.discard(runner)
             self._leaving.discard(runner)
-            self._flow.meter.pollers(len(self._members))
+            self._flow.meter.pollers(self._scaling.pollers(len(self._members)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import ceil
 
 IDLE_POLLS = 3
 """So many thin polls in a row cost one runner; one that waited its whole time for nothing does so alone."""
@@ -19,16 +20,25 @@ class Scaling:
 
     ``idle``: runners while nothing comes; ``first``: at the first records (SQS-15); ``most``: concurrent invocations
     at the most; ``growth``: runners added in any 60 s at the most; ``falls``: function errors lower it (SQS-34).
+    ``per_poller``: runners that AWS would count as one poller (SQS-18).
     """
 
     def __init__(
-        self, *, idle: int = 1, first: int = 5, most: int = 1250, growth: int = 300, falls: bool = True
+        self,
+        *,
+        idle: int = 1,
+        first: int = 5,
+        most: int = 1250,
+        growth: int = 300,
+        falls: bool = True,
+        per_poller: int = 1,
     ) -> None:
         self._idle = idle
         self._first = first
         self._most = most
         self._growth = growth
         self._falls = falls
+        self._per_poller = per_poller
         self._wanted = idle
         self._ceiling = float(most)
         self._thin = 0
@@ -47,6 +57,10 @@ class Scaling:
     def runners(self) -> int:
         """How many runners there should be: one may collect while the others' invocations run."""
         return max(self._idle, min(self._wanted, self.concurrency + 1))
+
+    def pollers(self, runners: int) -> int:
+        """How many pollers so many runners are (``ProvisionedPollers``)."""
+        return max(min(runners, self._idle), ceil(runners / self._per_poller))
 
     def polled(self, records: int, *, full: bool, enough: bool, idle: bool, now: float) -> None:
         """A poll ended. ``enough``: more runners would not help, since a batch waits for a slot, or each slot has its

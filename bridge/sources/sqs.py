@@ -185,6 +185,7 @@ class SqsSource:
                 most=mapping.maximum_pollers * CONCURRENCY_PER_POLLER,
                 growth=1000,
                 falls=falls,
+                per_poller=CONCURRENCY_PER_POLLER,
             )
         else:
             most = mapping.maximum_concurrency or 1250

@@ -163,6 +163,7 @@ def test_scaling_under_maximum_concurrency() -> None:
 def test_scaling_in_provisioned_mode() -> None:
     scaling = source(minimum_pollers=2, maximum_pollers=5).scaling()
     assert (scaling.runners, scaling.concurrency) == (2, 50)  # SQS-18
+    assert [scaling.pollers(runners) for runners in (0, 1, 2, 10, 11, 50)] == [0, 1, 2, 2, 2, 5]
     poll(scaling, 1)
     assert scaling.runners == 20
 
