@@ -195,7 +195,9 @@ class Daemon:
             self.queue = AsyncInvocations(self._store, self._aws, self.metrics, self._buffer, self._invoker)
             self.book.configure(self.queue)
             await stack.enter_async_context(self.queue.running())
-            self._supervisor = Supervisor(self._aws, self.metrics, self._buffer, self._store)
+            self._supervisor = Supervisor(
+                self._aws, self.metrics, self._buffer, self._store, delivery=self.queue.delivery
+            )
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():
                 await self._supervisor.add(mapping, self._functions[mapping.function].invoker)

@@ -21,7 +21,7 @@ LAYERS = [
         "executors", "stores", "samples", "runtimes", "destinations",
     },
     {"settings", "config"},
-    {"invoker", "flow"},
+    {"invoker", "flow", "station"},
     {"runner"},
     {"crew"},
     {"supervisor"},

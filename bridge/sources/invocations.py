@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping as Dict, Sequence
 from math import isinf
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 import anyio.lowlevel
@@ -19,7 +19,7 @@ from bridge.lineage import hops, lengthened
 from bridge.mapping import Mapping, SourceArn
 from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.verdict import EventPolicy, Policy
-from bridge.record import Batch, Page, Record
+from bridge.record import Batch, Page, Record, Span
 from bridge.sources import Bound, Limits, Surroundings
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class InvocationSource:
     data_key = ""
     probes = False  # AWS retries at its own pace (ASY-4, ASY-5)
     rejects = True
+    ordered = False
+    window_opens: Literal["first record"] = "first record"
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None:
         if surroundings.function is None or surroundings.events is None:
@@ -92,12 +94,17 @@ class InvocationSource:
     def view(self, record: Record) -> Any:
         return msgspec.json.decode(record.json)
 
+    def batch_info(self, partition: str, span: Span) -> dict[str, Any]:  # noqa: ARG002 - a queue has no such documents
+        return {}
+
     async def backlog(self) -> int | None:
         return len(self._line)
 
 
 class InvocationPartition:
     """The events of one function. Several runners may take from it."""
+
+    state = b""
 
     def __init__(self, line: Line, events: EventQueue, function: Function, surroundings: Surroundings) -> None:
         self.id = f"{line.function}:async"
@@ -131,7 +138,12 @@ class InvocationPartition:
         return tuple(record for record in batch.records if not self._line.holds(record.id))
 
     async def settle(
-        self, done: Sequence[Record] = (), failed: Sequence[Record] = (), unstarted: Sequence[Record] = ()
+        self,
+        done: Sequence[Record] = (),
+        failed: Sequence[Record] = (),
+        unstarted: Sequence[Record] = (),
+        *,
+        state: bytes | None = None,  # noqa: ARG002 - no position, no state
     ) -> None:
         """``failed`` come again at their ``held_until``, with their ``attempts`` used up: both are on disk when it
         returns, so that no runner waits for them. Those without such a time were not judged; they come at once, as
