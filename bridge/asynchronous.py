@@ -37,8 +37,10 @@ class AsyncInvocations:
     ) -> None:
         self._invoker = invoker
         self._events = EventQueue(store, self._meter)
-        self._delivery = Delivery(aws, self._function, self._accept, self._meter)
-        self._supervisor = Supervisor(aws, metrics, buffer, store, Asynchronous(self._events, self._delivery))
+        self.delivery = Delivery(aws, self._function, self._accept, self._meter)
+        """To all destinations of this daemon."""
+        asynchronous = Asynchronous(self._events, self.delivery)
+        self._supervisor = Supervisor(aws, metrics, buffer, store, asynchronous=asynchronous)
         self._seen: dict[str, None] = {}
         """Functions that have had events."""
         self._turn = anyio.Lock()

@@ -32,13 +32,19 @@ class Crew:
         self._scaling = flow.source.scaling()
         self._members: set[Runner] = set()
         self._leaving: set[Runner] = set()
+        self._pollers = 0
         self._draining = False
         self._failure: BaseException | None = None
         self._tasks: TaskGroup | None = None
-        flow.lane.limit = self._scaling.concurrency
+        self._limit()
 
     def __repr__(self) -> str:
         return f"<Crew {self._partition.id}: {len(self._members)} runners, {self._scaling!r}>"
+
+    @property
+    def partition(self) -> str:
+        """Its id."""
+        return self._partition.id
 
     async def run(self) -> None:
         """Until it is drained or its partition ends. A runner's error drains the others first: what they run ends
@@ -90,7 +96,12 @@ class Crew:
 
     def _ended(self, outcome: Outcome) -> None:
         self._scaling.ended(failed=not isinstance(outcome, Succeeded))
-        self._flow.lane.limit = self._scaling.concurrency
+        self._limit()
+
+    def _limit(self) -> None:
+        """A queue's runners share its concurrency; partitions of an ordered source have one invocation each anyway."""
+        if not self._flow.source.ordered:
+            self._flow.lane.limit = self._scaling.concurrency
 
     def _fill(self) -> None:
         assert self._tasks is not None  # noqa: S101 - only runners of this group call
@@ -98,7 +109,7 @@ class Crew:
             runner = Runner(self._flow, self._partition, wanted=self.keeps, polled=self._polled, ended=self._ended)
             self._members.add(runner)
             self._tasks.start_soon(self._run, runner, name=f"runner {self._flow.mapping.name} {self._partition.id}")
-        self._flow.meter.pollers(self._scaling.pollers(len(self._members)))
+        self._count()
 
     async def _run(self, runner: Runner) -> None:
         try:
@@ -109,4 +120,9 @@ class Crew:
         finally:
             self._members.discard(runner)
             self._leaving.discard(runner)
-            self._flow.meter.pollers(self._scaling.pollers(len(self._members)))
+            self._count()
+
+    def _count(self) -> None:
+        """Tells how many pollers they are now."""
+        before, self._pollers = self._pollers, self._scaling.pollers(len(self._members))
+        self._flow.staffed(self._pollers - before)

@@ -208,7 +208,12 @@ class Daemon:
             self.book.configure(self.queue)
             await stack.enter_async_context(self.queue.running())
             self._supervisor = Supervisor(
-                self._aws, self.metrics, self._buffer, self._store, checkpoints=self._checkpoints
+                self._aws,
+                self.metrics,
+                self._buffer,
+                self._store,
+                delivery=self.queue.delivery,
+                checkpoints=self._checkpoints,
             )
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import isinf
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,9 +16,10 @@ from bridge.filtering import compile_filter
 from bridge.invocation import Failed, Outcome, Succeeded
 from bridge.mapping import Mapping
 from bridge.pipeline.breaker import Breaker
-from bridge.pipeline.verdict import Discard, Verdict
+from bridge.pipeline.verdict import BatchReport, Policy, Report, Verdict
 from bridge.record import Batch, Page, Record
-from bridge.snapshot import Failure
+from bridge.snapshot import Blocked, Failure
+from bridge.telemetry.stream_metrics import REASONS
 
 if TYPE_CHECKING:
     from bridge.destinations.delivery import Delivery
@@ -112,6 +114,10 @@ class Tally(msgspec.Struct, eq=False):
     failures: deque[Failure] = msgspec.field(default_factory=lambda: deque(maxlen=REMEMBERED_FAILURES))
     lag: float | None = None
     """Seconds; none before the first poll."""
+    behind: dict[str, float] = {}
+    """Likewise, of each partition of an ordered source."""
+    last_result: str = "No records processed"
+    """How the last invocation ended, in AWS's words (KIN-3, KIN-5)."""
     alive_at: float = 0.0
     """Monotonic: when the source last showed that it works, or said why it cannot."""
 
@@ -132,14 +138,24 @@ class Flow(msgspec.Struct, eq=False):
     """Where reports go; none: nowhere."""
     polled: bool = False
     """Since its source was opened."""
+    pollers: int = 0
 
-    def arrived(self, page: Page) -> tuple[Sequence[Record], Sequence[Record]]:
+    def staffed(self, change: int) -> None:
+        """So many pollers more."""
+        self.pollers += change
+        self.meter.pollers(self.pollers)
+
+    def arrived(self, partition: str, page: Page) -> tuple[Sequence[Record], Sequence[Record]]:
         """Counts a page in; gives the records that match the filter, and the rest."""
         self.tally.alive_at = anyio.current_time()
         if page.answered:
             self.polled = True
             self.tally.polled += len(page.records)
-            self.tally.lag = page.lag if page.records else 0.0
+            if self.source.ordered:
+                self.tally.behind[partition] = page.lag or 0.0
+                self.tally.lag = max(self.tally.behind.values())
+            else:
+                self.tally.lag = page.lag if page.records else 0.0
         kept, removed = self.filter.split(page.records)
         if removed:
             self.tally.filtered += len(removed)
@@ -147,7 +163,13 @@ class Flow(msgspec.Struct, eq=False):
             self.meter.filtered(len(removed))
         return kept, removed
 
-    def ended(self, batch: Batch, outcome: Outcome, verdict: Verdict, luck: float) -> None:
+    def started(self, batch: Batch, payload: bytes) -> None:
+        """Counts a batch that goes to the function."""
+        self.meter.batch(len(batch.records), len(payload))
+        if self.source.ordered and batch.records:
+            self.meter.stream.iterator_age(time.time() - batch.records[-1].arrived_at)
+
+    def ended(self, partition: str, batch: Batch, outcome: Outcome, verdict: Verdict, luck: float) -> None:
         """Writes down how an invocation went: tally, metrics, breaker, one log line."""
         self.tally.succeeded += len(verdict.done)
         self.tally.failed += len(verdict.failed)
@@ -157,10 +179,12 @@ class Flow(msgspec.Struct, eq=False):
         if isinstance(outcome, Succeeded) or outcome.ran:
             self.meter.invoked(len(batch.records))
             errored = isinstance(outcome, Failed)
+            self.tally.last_result = "PROBLEM: Function call failed" if errored else "OK"
             self.breaker.ended(failed=errored, now=anyio.current_time(), luck=luck)
             self._count_failed(batch, outcome, verdict)
         else:
             self.meter.retried("throttle")
+        about = {"shard": partition} if self.source.ordered else {}
         log.info(
             "batch_done",
             mapping=self.mapping.name,
@@ -173,12 +197,43 @@ class Flow(msgspec.Struct, eq=False):
             retried=sum(len(again.records) for again in verdict.retry),
             duration_ms=round(outcome.duration * 1000, 1),
             attempt=batch.attempt,
+            **about,
         )
 
-    def discarded(self, discards: Sequence[Discard]) -> None:
-        """Writes down what is given up (AsyncEventsDropped)."""
-        self.tally.failed += len(discards)
-        for record, condition in discards:
+    def blocked(self, before: Blocked | None, outcome: Outcome, verdict: Verdict, policy: Policy) -> Blocked | None:
+        """What blocks a partition of an ordered source now, if ``before`` did so until this invocation."""
+        if not policy.stream or not verdict.retry:
+            return None
+        again = verdict.retry[0]
+        first, _, records = again.span
+        return Blocked(
+            record=first.id,
+            records=records,
+            attempt=again.attempt,
+            attempts=None if isinf(policy.stream.retries) else int(policy.stream.retries) + 1,
+            since=before.since if before and before.record == first.id else time.time(),
+            why="answer" if isinstance(outcome, Succeeded) else outcome.kind,
+        )
+
+    async def tell(self, report: Report | BatchReport, trouble: Callable[[str | None], None]) -> None:
+        """Sends a report, and counts what came of it. ``trouble`` is told in one line what it waits for."""
+        if not self.delivery:
+            return
+        delivered = await self.delivery.send(report, self.invoker.function, trouble=trouble)
+        if isinstance(report, BatchReport):
+            events = len(report.batch.records)
+            if delivered:
+                self.meter.stream.delivered(events)
+            else:
+                self.meter.stream.undelivered(events)
+
+    def discarded(self, partition: str, verdict: Verdict) -> None:
+        """Writes down what is given up (AsyncEventsDropped, DroppedEventCount)."""
+        self.tally.failed += len(verdict.discard)
+        if self.source.ordered:
+            self._records_discarded(partition, verdict)
+            return
+        for record, condition in verdict.discard:
             self.invoker.meter.event_dropped(condition)
             log.warning(
                 "async_event_dropped",
@@ -188,14 +243,42 @@ class Flow(msgspec.Struct, eq=False):
                 attempts=record.attempts,
             )
 
+    def _records_discarded(self, partition: str, verdict: Verdict) -> None:
+        for why, reason in REASONS.items():
+            records = [record for record, condition in verdict.discard if condition == why]
+            if not records:
+                continue
+            if not verdict.reports:
+                self.meter.stream.dropped(len(records), reason)
+            log.warning(
+                "records_discarded",
+                mapping=self.mapping.name,
+                shard=partition,
+                condition=why,
+                records=len(records),
+                first=records[0].id,
+                last=records[-1].id,
+            )
+
+    def slot_gate(self) -> tuple[str, str]:
+        """What a batch waits for that has no slot yet: a gate's name and detail."""
+        invoker, lane = self.invoker, self.lane
+        if invoker.limit == 0:
+            return "throttled", f"the reserved concurrency of {invoker.function.name} is 0"
+        if lane.limit is not None and lane.busy >= lane.limit:
+            return "concurrency", f"{lane.busy} of {lane.limit} invocations of this mapping run"
+        return "slot", f"{invoker.busy} of {invoker.limit} environments of {invoker.function.name} are busy"
+
     def _count_failed(self, batch: Batch, outcome: Outcome, verdict: Verdict) -> None:
         """ESM-97: a non-empty failure list counts all events of its invocation."""
         if isinstance(outcome, Failed):
             self.meter.failed_invoke(len(batch.records), outcome.kind)
             self.meter.retried("function_error")
-        elif verdict.failed:
+        elif verdict.failed or verdict.retry or verdict.discard:
             self.meter.failed_invoke(len(batch.records), "partial" if verdict.done else "response")
             self.meter.retried("partial")
+        if len(verdict.retry) > 1:
+            self.meter.stream.bisected()
 
 
 def failure_of(outcome: Failed) -> Failure:

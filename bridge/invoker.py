@@ -96,10 +96,10 @@ class Invoker:
         return tuple(self._lanes)
 
     @contextmanager
-    def lane(self, mapping: str, *, rejects: bool = False) -> Iterator[Lane]:
+    def lane(self, mapping: str, *, rejects: bool = False, ahead: bool = False) -> Iterator[Lane]:
         """A mapping's place in the queue for slots, for as long as the mapping runs. ``rejects``: while the reserved
-        concurrency is 0 its batches do not wait, but fail (ASY-9)."""
-        lane = Lane(self, mapping, rejects=rejects)
+        concurrency is 0 its batches do not wait, but fail (ASY-9). ``ahead``: it reads without regard to slots."""
+        lane = Lane(self, mapping, rejects=rejects, ahead=ahead)
         self._lanes.append(lane)
         try:
             yield lane
@@ -179,9 +179,10 @@ class Invoker:
 class Lane:
     """One mapping's claim on the slots of a function."""
 
-    def __init__(self, invoker: Invoker, mapping: str, *, rejects: bool) -> None:
+    def __init__(self, invoker: Invoker, mapping: str, *, rejects: bool, ahead: bool) -> None:
         self.mapping = mapping
         self._rejects = rejects
+        self._ahead = ahead
         self.limit: int | None = None
         """The mapping's own concurrency (MaximumConcurrency, SQS-16; lowered after errors, SQS-34)."""
         self.collecting = 0
@@ -199,6 +200,8 @@ class Lane:
         """Whether a receive may start: no batch of this mapping is on its way or waits, or each that is will find a
         free slot at once. So a mapping never holds more than one received batch that waits, and messages are not
         received, and their receive count not raised, for nothing."""
+        if self._ahead:
+            return True
         if self._invoker.limit == 0:
             return self._rejects
         return self.collecting + self.waiting == 0 or self._invoker.spare > 0
@@ -206,6 +209,9 @@ class Lane:
     @contextmanager
     def collect(self) -> Iterator[None]:
         """Around the receives that make up one batch."""
+        if self._ahead:
+            yield
+            return
         self.collecting += 1
         try:
             yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -54,8 +54,23 @@ class Page(msgspec.Struct, frozen=True, eq=False):
     """False: the time was over before the source gave an answer; the page says nothing about it."""
 
 
+class Window(NamedTuple):
+    """A tumbling window: epoch seconds, the end not included (TW-11)."""
+
+    start: float
+    end: float
+
+
+class Span(NamedTuple):
+    """A run of records of one shard: its first, its last, and how many there are."""
+
+    first: Record
+    last: Record
+    length: int
+
+
 class Batch(msgspec.Struct, frozen=True, eq=False):
-    """Records that go to the handler together."""
+    """Records that go to the handler together. The final invocation of a tumbling window has none (TW-41)."""
 
     records: tuple[Record, ...]
     partition: str
@@ -64,8 +79,21 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     """The invocation that this batch goes into, counted from 1."""
     deferrals: int = 0
     """How often in a row it was not run: throttled, or out of reach. Such a try uses up no attempt."""
+    request_id: str = ""
+    """Of the invocation before, if there was one."""
+    window: Window | None = None
+    """The tumbling window that it belongs to."""
+    early: bool = False
+    """It ends its window, or the window's state, before the time (TW-50, TW-53)."""
+    closes: Span | None = None
+    """Of a window's final invocation: the records that the window gathered."""
 
     @property
     def size(self) -> int:
         """Bytes of the records' JSON, without envelope and separators."""
         return sum(len(record.json) for record in self.records)
+
+    @property
+    def span(self) -> Span:
+        """What it stands for: its records, or those of the window that it closes."""
+        return self.closes or Span(self.records[0], self.records[-1], len(self.records))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from math import floor, inf
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,12 @@ from bridge.errors import Draining, HoldLost, PartitionEnded
 from bridge.flow import Flow
 from bridge.invocation import Invocation, Outcome
 from bridge.pipeline.batcher import Batcher
-from bridge.pipeline.verdict import Now, Verdict, admit, decide
+from bridge.pipeline.decide import admit, decide
+from bridge.pipeline.verdict import BatchReport, Now, Report, Verdict
+from bridge.pipeline.windows import Windows, frame_of
 from bridge.record import Batch, Page, Record
-from bridge.snapshot import Gate, RunnerView
+from bridge.snapshot import Blocked, RunnerView
+from bridge.station import Station
 
 if TYPE_CHECKING:
     from bridge.sources import Partition
@@ -32,7 +35,9 @@ LONG_POLL = 20.0
 PARKED_GRACE = 1.2
 """Seconds that a parked receive may go on when its runner drains: one that is cancelled may hide what it had taken."""
 LAST_WORD = 5.0
-"""Seconds for the last settles once nothing waits for us any more."""
+"""Seconds for the last settles once nothing waits for us any more, and for a report that is under way at a drain."""
+NO_RECORD = Record(id="", json=b"", arrived_at=0.0)
+"""In place of the first record of a batch that has none."""
 
 
 class Runner:
@@ -49,23 +54,32 @@ class Runner:
         polled: Callable[[Page, bool], None],
         ended: Callable[[Outcome], None],
     ) -> None:
+        mapping, source = flow.mapping, flow.source
+        tumbling = mapping.stream.tumbling_window if mapping.stream else 0.0
         self._flow = flow
         self._partition = partition
         self._wanted = wanted
         self._polled = polled
         self._ended = ended
-        self._batcher = Batcher(partition.id, flow.mapping.batch_size, flow.mapping.window)
+        self._windows = Windows(
+            partition.id, str(mapping.source_arn), tumbling, batching=mapping.window, kept=partition.state
+        )
+        self._batcher = Batcher(
+            partition.id,
+            mapping.batch_size,
+            mapping.window,
+            opens=source.window_opens,
+            tumbling=self._windows.of if tumbling else None,
+        )
+        self._station = Station()
         self._held: dict[Record, None] = {}
         self._started: Sequence[Record] = ()
-        self._draining = False
-        self._waits: tuple[anyio.CancelScope, float] | None = None
+        self._caught_up = False
+        self._blocked: Blocked | None = None
         self._settling: anyio.CancelScope | None = None
-        self._gate = Gate("starting", time.time())
-        self.due = inf
-        """Monotonic: when the present station should be over; inf where waiting is right."""
 
     def __repr__(self) -> str:
-        return f"<Runner {self._partition.id}: {self._gate.name}, {len(self._held)} held, {self._batcher!r}>"
+        return f"<Runner {self._partition.id}: {self._station.gate.name}, {len(self._held)} held, {self._batcher!r}>"
 
     async def run(self) -> None:
         """Until it is drained, not wanted any more, cancelled, or its partition ends."""
@@ -79,92 +93,95 @@ class Runner:
             await self._give_back()
 
     async def _work(self) -> None:
+        windows, batcher = self._windows, self._batcher
         try:
-            while not self._draining and (self._batcher.count or self._wanted(self)):
-                for batch in await self._collect():
+            while not self._station.draining and (batcher.count or self._wanted(self)):
+                due = await self._collect()
+                for batch in windows.around(due, time.time(), caught_up=self._caught_up, idle=not batcher.count):
                     await self._process(batch)
         except PartitionEnded:
-            for batch in self._batcher.flush():
+            for batch in windows.ended(batcher.flush(), time.time()):
                 await self._process(batch)
             await self._partition.finish()
 
-    def drain(self) -> None:
-        """Fetch nothing more, finish what runs, give back what was collected and not started."""
-        self._draining = True
-        if self._waits:
-            scope, grace = self._waits
-            scope.deadline = min(scope.deadline, anyio.current_time() + grace)
-
-    def hurry(self) -> None:
-        """Nobody waits for us any more: bounds the settle that may be under way. Cancel the task after it."""
-        if self._settling:
-            self._settling.deadline = anyio.current_time() + LAST_WORD
-
-    def view(self) -> RunnerView:
-        """What it does right now."""
-        return RunnerView(self._partition.id, self._gate, len(self._held))
-
     async def _collect(self) -> list[Batch]:
         """Fetches until batches are due (SQS-5); none when nothing came."""
-        if not self._batcher.count:
+        batcher, whole_seconds = self._batcher, not self._flow.source.ordered
+        if not batcher.count:
             await self._may_receive()
         with self._flow.lane.collect():
-            if not self._batcher.count:
+            if not batcher.count:
                 # The first poll is a short one: it shows at once that the mapping works.
-                await self._receive(LONG_POLL if self._flow.polled else 0)
-            while not (due := self._batcher.take(anyio.current_time())) and self._batcher.count:
-                left = self._batcher.left(anyio.current_time()) or 0.0
-                if left >= 1:
-                    await self._receive(min(LONG_POLL, floor(left)))  # SQS-4: never past the window
-                else:
-                    with self._waiting("window", self._window_detail()):
+                patience = min(LONG_POLL, max(1.0, self._windows.left(time.time())))
+                await self._receive(patience if self._flow.polled else 0)
+            while not (due := batcher.take(anyio.current_time())) and batcher.count:
+                left = batcher.left(anyio.current_time()) or 0.0
+                if left < 1 and whole_seconds:
+                    with self._station.waiting("window", batcher.progress(anyio.current_time())):
                         await anyio.sleep(left)
+                else:
+                    await self._receive(min(LONG_POLL, floor(left) if whole_seconds else left))  # SQS-4
         return due
 
     async def _receive(self, wait: float) -> None:
-        flow = self._flow
+        flow, batcher = self._flow, self._batcher
         page = Page()
-        with self._waiting(*self._polling(), grace=PARKED_GRACE, due=wait + LONG_POLL):
-            page = await self._partition.fetch(self._batcher.room, wait)
+        gate = ("window", batcher.progress(anyio.current_time())) if batcher.count else ("polling", "waits for records")
+        with self._station.waiting(*gate, grace=PARKED_GRACE, due=wait + LONG_POLL):
+            page = await self._partition.fetch(batcher.room, wait)
         self._held.update(dict.fromkeys(page.records))
+        self._caught_up = page.caught_up
         flow.buffer.take(page.records)
-        kept, removed = flow.arrived(page)
+        kept, removed = flow.arrived(self._partition.id, page)
         self._polled(page, wait >= LONG_POLL and not page.records)
+        batcher.add(kept, anyio.current_time())
         if removed:
-            await self._settle(done=removed, held=removed)  # SQS-65
-        self._batcher.add(kept, anyio.current_time())
+            self._windows.passed(removed)
+            await self._settle(Verdict(done=tuple(removed)), removed)  # SQS-65, KIN-39
 
     async def _process(self, batch: Batch) -> None:
         """One batch to its end, its own retries in order."""
-        flow = self._flow
         queue = [batch]
         while queue:
             async with self._slot(queue.pop()) as batch:
-                if not batch.records:
+                if not batch.records and not batch.closes:
                     continue
-                policy = flow.source.policy(batch)
-                ended = admit(batch, policy, _now()) or await self._invoke(batch)
-            luck = random.random()  # noqa: S311 - jitter
-            verdict = ended if isinstance(ended, Verdict) else decide(batch, ended, policy, _now())
+                outcome, verdict = await self._attempt(batch)
             await self._report(verdict)
-            given_up = tuple(record for record, _ in verdict.discard)
-            await self._settle(done=(*verdict.done, *given_up), failed=verdict.failed, held=_left(batch, verdict))
-            if not isinstance(ended, Verdict):
-                flow.ended(batch, ended, verdict, luck)
-                self._ended(ended)
+            state, finals = self._windows.settled(batch, verdict)
+            await self._settle(verdict, _left(batch, verdict), state)
+            if outcome:
+                self._note(batch, outcome, verdict)
+            queue.extend(reversed((*finals, *verdict.retry)))
             if verdict.retry:
-                self._started = ()
-                queue.extend(reversed(verdict.retry))
-                with self._waiting("throttled", f"{verdict.retry[0].deferrals} tries without a start"):
-                    await anyio.sleep(verdict.delay * (0.5 + luck / 2))
+                await self._pause(verdict)
+        self._batcher.invoked(anyio.current_time())
 
-    async def _invoke(self, batch: Batch) -> Outcome:
+    async def _attempt(self, batch: Batch) -> tuple[Outcome | None, Verdict]:
+        """What becomes of the batch: without an invocation, or after one."""
+        flow = self._flow
+        policy = flow.source.policy(batch)
+        fields = self._windows.fields(batch)
+        unfit = admit(batch, policy, _now(), frame_of(fields))
+        if unfit:
+            self._blocked = None
+            return None, unfit
+        outcome = await self._invoke(batch, flow.source.event(batch, fields))
+        return outcome, decide(batch, outcome, policy, _now(), random.random())  # noqa: S311 - jitter
+
+    def _note(self, batch: Batch, outcome: Outcome, verdict: Verdict) -> None:
+        """Writes an invocation down, once its records are on their way: the source need not wait for that."""
+        flow = self._flow
+        flow.ended(self._partition.id, batch, outcome, verdict, random.random())  # noqa: S311 - jitter
+        self._blocked = flow.blocked(self._blocked, outcome, verdict, flow.source.policy(batch))
+        self._ended(outcome)
+
+    async def _invoke(self, batch: Batch, payload: bytes) -> Outcome:
         """The batch's records count as started from here on: they go back as failed, not as untouched."""
         flow = self._flow
         self._started = batch.records
-        payload = flow.source.event(batch, {})
-        flow.meter.batch(len(batch.records), len(payload))
-        first = batch.records[0]
+        flow.started(batch, payload)
+        first = batch.records[0] if batch.records else NO_RECORD
         invocation = Invocation(
             payload,
             first.request_id or str(uuid.uuid4()),
@@ -172,32 +189,57 @@ class Runner:
             first.trace,
             first.qualifier or flow.mapping.qualifier,
         )
-        self._at("invoking", f"{len(batch.records)} records, request {invocation.request_id}")
+        self._station.at("invoking", f"{len(batch.records)} records, request {invocation.request_id}")
         return await flow.invoker.invoke(invocation)
 
+    async def _pause(self, verdict: Verdict) -> None:
+        """Before the next try. A drain ends it, and nothing of the batch is settled."""
+        self._started = ()
+        again, blocked = verdict.retry[0], self._blocked
+        gate, detail = "throttled" if again.deferrals else "retrying", f"{again.deferrals} tries without a start"
+        if blocked:
+            self._blocked = blocked = msgspec.structs.replace(blocked, next_at=time.time() + verdict.delay)
+            detail = blocked.line()
+        with self._station.waiting(gate, detail):
+            await anyio.sleep(verdict.delay)
+        if blocked:
+            self._blocked = msgspec.structs.replace(blocked, next_at=None)
+
     async def _report(self, verdict: Verdict) -> None:
-        """What is given up is somewhere safe before it is settled."""
-        flow = self._flow
-        if verdict.discard:
-            flow.discarded(verdict.discard)
+        """What is given up is somewhere safe before it is settled (KIN-88)."""
         for report in verdict.reports:
-            self._at("reporting", f"to {report.target}")
-            if flow.delivery:
-                await flow.delivery.send(report, flow.invoker.function)
+            if isinstance(report, BatchReport):
+                await self._tell(self._located(report), grace=LAST_WORD)
+            else:
+                await self._tell(report, grace=inf)
+        if verdict.discard:
+            self._flow.discarded(self._partition.id, verdict)
+
+    async def _tell(self, report: Report | BatchReport, grace: float) -> None:
+        def trouble(line: str | None) -> None:
+            self._station.at("reporting", f"to {report.target}" + (f": {line}" if line else ""))
+
+        with self._station.waiting("reporting", f"to {report.target}", grace=grace):
+            await self._flow.tell(report, trouble)
+
+    def _located(self, report: BatchReport) -> BatchReport:
+        source, batch = self._flow.source, report.batch
+        info = source.batch_info(self._partition.id, batch.span)
+        return msgspec.structs.replace(report, info=info, payload=source.event(batch, self._windows.fields(batch)))
 
     async def _may_receive(self) -> None:
         """The gates before a receive. They keep messages in the queue, where no receive is counted against them."""
-        flow = self._flow
+        flow, waiting = self._flow, self._station.waiting
         while True:
             if pause := flow.breaker.pause(anyio.current_time()):
                 detail = f"{flow.breaker.failures} invocations failed in a row; probes again in {pause:.1f} s"
-                with self._waiting("failing", detail):
+                with waiting("failing", detail):
                     await anyio.sleep(pause)
             elif flow.buffer.full:
-                with self._waiting("buffer", f"{flow.buffer.held} of {flow.buffer.limit} bytes are received and open"):
+                with waiting("buffer", f"{flow.buffer.held} of {flow.buffer.limit} bytes are received and open"):
                     await flow.buffer.freed()
             elif not flow.lane.open:
-                with self._waiting(*self._slot_gate()):
+                with waiting(*flow.slot_gate()):
                     await flow.lane.changed()
             else:
                 return
@@ -205,10 +247,10 @@ class Runner:
     @asynccontextmanager
     async def _slot(self, batch: Batch) -> AsyncIterator[Batch]:
         """Waits for the batch's turn; gives what of it is still ours."""
-        with self._waiting(*self._slot_gate()):
+        with self._station.waiting(*self._flow.slot_gate()):
             await self._flow.lane.acquire()
         try:
-            if self._draining:
+            if self._station.draining:
                 raise Draining  # a batch that has not started is given back, not invoked
             lost = await self._partition.hold(batch)
             if lost:
@@ -219,15 +261,16 @@ class Runner:
         finally:
             self._flow.lane.release()
 
-    async def _settle(
-        self, done: Sequence[Record] = (), failed: Sequence[Record] = (), *, held: Sequence[Record]
-    ) -> None:
+    async def _settle(self, verdict: Verdict, held: Sequence[Record], state: bytes | None = None) -> None:
         """Shielded: what was decided is carried out also while being cancelled. ``held``: the same records as they were
         received, which a verdict may have changed."""
-        self._at("settling", f"{len(held)} records")
+        if not held and state is None:
+            return
+        self._station.at("settling", f"{len(held)} records")
         self._let_go(held)
+        done = (*verdict.done, *(record for record, _ in verdict.discard))
         with anyio.CancelScope(shield=True) as self._settling:
-            await self._partition.settle(done=done, failed=failed)
+            await self._partition.settle(done=done, failed=verdict.failed, state=state)
         if self._settling.cancelled_caught:
             log.warning("settle_cut_short", mapping=self._flow.mapping.name, records=len(held))
         self._settling = None
@@ -251,41 +294,27 @@ class Runner:
             del self._held[record]
         self._flow.buffer.free(records)
 
-    @contextmanager
-    def _waiting(self, gate: str, detail: str, *, grace: float = 0.0, due: float = inf) -> Iterator[None]:
-        """A wait that a drain ends after ``grace``; raises Draining when it did."""
-        self._at(gate, detail, due)
-        with anyio.CancelScope() as scope:
-            if self._draining:
-                scope.deadline = anyio.current_time() + grace
-            self._waits = (scope, grace)
-            try:
-                yield
-            finally:
-                self._waits = None
-        if scope.cancelled_caught:
-            raise Draining
+    # What others ask of it.
 
-    def _at(self, gate: str, detail: str, due: float = inf) -> None:
-        if gate != self._gate.name or detail != self._gate.detail:
-            self._gate = Gate(gate, time.time(), detail)
-        self.due = anyio.current_time() + due
+    def drain(self) -> None:
+        """Fetch nothing more, finish what runs, give back what was collected and not started."""
+        self._station.drain()
 
-    def _polling(self) -> tuple[str, str]:
-        return ("window", self._window_detail()) if self._batcher.count else ("polling", "waits for records")
+    def hurry(self) -> None:
+        """Nobody waits for us any more: bounds the settle that may be under way. Cancel the task after it."""
+        if self._settling:
+            self._settling.deadline = anyio.current_time() + LAST_WORD
 
-    def _window_detail(self) -> str:
-        mapping = self._flow.mapping
-        waited = mapping.window - (self._batcher.left(anyio.current_time()) or 0.0)
-        return f"{waited:.1f} of {mapping.window:g} s, {self._batcher.count} of {mapping.batch_size} records"
+    @property
+    def due(self) -> float:
+        """Monotonic: when the present station should be over; inf where waiting is right."""
+        return self._station.due
 
-    def _slot_gate(self) -> tuple[str, str]:
-        invoker, lane = self._flow.invoker, self._flow.lane
-        if invoker.limit == 0:
-            return "throttled", f"the reserved concurrency of {invoker.function.name} is 0"
-        if lane.limit is not None and lane.busy >= lane.limit:
-            return "concurrency", f"{lane.busy} of {lane.limit} invocations of this mapping run"
-        return "slot", f"{invoker.busy} of {invoker.limit} environments of {invoker.function.name} are busy"
+    def view(self) -> RunnerView:
+        """What it does right now."""
+        first = next(iter(self._held), None) if self._flow.source.ordered else None
+        oldest = first.arrived_at if first else None
+        return RunnerView(self._partition.id, self._station.gate, len(self._held), oldest, self._blocked)
 
 
 def _now() -> Now:

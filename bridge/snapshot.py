@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
+
+
+def iso(epoch: float) -> str:
+    """ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
 
 State = str
 """ESM-50: Creating, Enabling, Enabled, Disabling, Disabled, Updating, Deleting."""
@@ -30,6 +37,32 @@ class Failure(msgspec.Struct, frozen=True):
     request_id: str = ""
 
 
+class Blocked(msgspec.Struct, frozen=True):
+    """A batch that is tried again, while all that comes after it in its partition waits. Times in epoch seconds."""
+
+    record: str
+    """Id of its first record: the sequence number."""
+    records: int
+    attempt: int
+    """The next invocation of it, or the one that runs."""
+    attempts: int | None
+    """Invocations at the most; none: no limit (KIN-60)."""
+    since: float
+    """When it first failed."""
+    next_at: float | None = None
+    """When the next attempt begins; none: it runs, or waits for its turn."""
+    why: str = ""
+    """How the last try ended: ``function``, ``timeout``, ``throttled`` …"""
+
+    def line(self) -> str:
+        """All of it for people."""
+        limit = f" of {self.attempts}" if self.attempts is not None else ", no limit"
+        more = f" and {self.records - 1} more" if self.records > 1 else ""
+        when = f", next at {iso(self.next_at)}" if self.next_at is not None else ", now"
+        why = f" after {self.why}" if self.why else ""
+        return f"record {self.record}{more}: attempt {self.attempt}{limit}{why}{when}"
+
+
 class RunnerView(msgspec.Struct, frozen=True):
     """One runner of a partition."""
 
@@ -37,6 +70,9 @@ class RunnerView(msgspec.Struct, frozen=True):
     gate: Gate
     in_flight: int
     """Records that it holds, collected or running."""
+    oldest: float | None = None
+    """Epoch seconds: when the oldest record arrived that it holds."""
+    blocked: Blocked | None = None
 
 
 class MappingView(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +100,13 @@ class MappingView(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: int = 0
     """Records settled as done by an invocation."""
     failed: int = 0
-    """Records left to the source after an invocation."""
+    """Records left to the source after an invocation, or given up."""
+    ordered: bool = False
+    """Its source is an ordered one: a stream."""
+    behind: float | None = None
+    """Seconds between the tip of the source and the reader that is farthest back."""
+    last_result: str = "No records processed"
+    """LastProcessingResult (KIN-3, KIN-5)."""
 
 
 class FunctionView(msgspec.Struct, frozen=True, kw_only=True):

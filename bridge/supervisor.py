@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -19,7 +19,7 @@ from bridge.flow import Buffer, Filter, Flow, Tally
 from bridge.invoker import Invoker
 from bridge.mapping import Mapping
 from bridge.pipeline.breaker import Breaker
-from bridge.snapshot import Failure, Gate, MappingView
+from bridge.snapshot import Failure, Gate, MappingView, RunnerView
 from bridge.sources import Source, Surroundings, source_class
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Supervised:
         buffer: Buffer,
         *,
         paused: bool,
+        delivery: Delivery | None = None,
         asynchronous: Asynchronous | None = None,
         checkpoints: Checkpoints | None = None,
         state: str = "Creating",
@@ -83,6 +84,7 @@ class Supervised:
         self._buffer = buffer
         self._asynchronous = asynchronous
         self._checkpoints = checkpoints
+        self._delivery = asynchronous.delivery if asynchronous else delivery
         self._breaker = Breaker()
         self._tally = Tally()
         self._flow: Flow | None = None
@@ -173,7 +175,7 @@ class Supervised:
         events = asynchronous.events if asynchronous else None
         positions = self._checkpoints.of(mapping) if self._checkpoints else None
         surroundings = Surroundings(self._aws, self._meter, function.timeout, self._told, function, events, positions)
-        with self._invoker.lane(mapping.name, rejects=kind.rejects) as lane:
+        with self._invoker.lane(mapping.name, rejects=kind.rejects, ahead=kind.ordered) as lane:
             async with kind(mapping, surroundings) as source:
                 self._flow = Flow(
                     mapping=mapping,
@@ -185,7 +187,7 @@ class Supervised:
                     breaker=self._breaker if kind.probes else Breaker(inf),
                     meter=self._meter,
                     tally=self._tally,
-                    delivery=asynchronous.delivery if asynchronous else None,
+                    delivery=self._delivery,
                 )
                 await self._run_partitions(source, self._flow)
 
@@ -195,10 +197,15 @@ class Supervised:
                 async for partition in source.partitions():
                     crew = Crew(flow, partition, polled=self._polled)
                     self._crews.append(crew)
-                    tasks.start_soon(crew.run, name=f"crew {self.mapping.name} {partition.id}")
+                    tasks.start_soon(self._run_crew, crew, name=f"crew {self.mapping.name} {partition.id}")
             self._partitions = None
             if not self.wanted:
                 self._drain()
+
+    async def _run_crew(self, crew: Crew) -> None:
+        await crew.run()
+        self._crews.remove(crew)
+        self._tally.behind.pop(crew.partition, None)
 
     def _polled(self) -> None:
         """A poll came back: it works."""
@@ -326,7 +333,7 @@ class Supervised:
             ready=self.ready,
             gate=self._gate() or self._held_by() or Gate("opening", self._since, "opens its source"),
             in_flight=sum(view.in_flight for view in runners),
-            lag_seconds=tally.lag,
+            lag_seconds=self._lag(runners),
             last_error=f"{last.what}: {last.message}" if last else None,
             runners=runners,
             failures=tuple(tally.failures),
@@ -335,7 +342,20 @@ class Supervised:
             filtered=tally.filtered,
             succeeded=tally.succeeded,
             failed=tally.failed,
+            ordered=mapping.stream is not None,
+            behind=max(tally.behind.values(), default=None),
+            last_result=self._last_result(),
         )
+
+    def _last_result(self) -> str:
+        """KIN-5, KIN-33."""
+        return f"PROBLEM: {self._trouble.detail}" if self._trouble else self._tally.last_result
+
+    def _lag(self, runners: Sequence[RunnerView]) -> float | None:
+        """It grows while a record that we hold is not finished."""
+        lag = self._tally.lag
+        held = [runner.oldest for runner in runners if runner.oldest is not None]
+        return max(lag or 0.0, time.time() - min(held)) if held else lag
 
     def _gate(self) -> Gate | None:
         if self._closing or self.state == "Disabling":
@@ -347,9 +367,10 @@ class Supervised:
         return self._trouble
 
     def _held_by(self) -> Gate | None:
-        """The gate of the runner that is held longest; who waits for records is not held."""
+        """The gate of the runner that is held longest: first of those that are stuck, last of those that wait for
+        records, who are not held."""
         gates = (runner.gate for crew in self._crews for runner in crew.views())
-        return min(gates, key=lambda gate: (gate.name == "polling", gate.since), default=None)
+        return min(gates, key=_urgency, default=None)
 
 
 class Supervisor:
@@ -361,10 +382,13 @@ class Supervisor:
         metrics: Metrics,
         buffer: Buffer,
         pauses: Pauses,
+        *,
+        delivery: Delivery | None = None,
         asynchronous: Asynchronous | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self._aws = aws
+        self._delivery = delivery
         self._asynchronous = asynchronous
         self._checkpoints = checkpoints
         self._metrics = metrics
@@ -409,6 +433,7 @@ class Supervisor:
             meter,
             self._buffer,
             paused=paused,
+            delivery=self._delivery,
             asynchronous=self._asynchronous,
             checkpoints=self._checkpoints,
             state=state,
@@ -493,3 +518,7 @@ class Supervisor:
                 supervised.watch(anyio.current_time())
             event, self.watched = self.watched, anyio.Event()
             event.set()
+
+
+def _urgency(gate: Gate) -> tuple[bool, bool, float]:
+    return gate.name != "retrying", gate.name == "polling", gate.since

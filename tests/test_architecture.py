@@ -23,7 +23,7 @@ LAYERS = [
         "checkpoints",
     },
     {"settings", "config"},
-    {"invoker", "flow"},
+    {"invoker", "flow", "station"},
     {"runner"},
     {"crew"},
     {"supervisor"},

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as Dict
-from datetime import UTC, datetime
 from typing import Any
 
-from bridge.snapshot import Gate, MappingView, Snapshot
-
-
-def iso(epoch: float) -> str:
-    """ISO 8601 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+from bridge.snapshot import Blocked, Gate, MappingView, Snapshot, iso
 
 
 def readiness(snapshot: Snapshot) -> dict[str, Any]:
     """The answer of `/readyz`: ``ready`` is false as long as one mapping that should poll does not, and before all of
-    them are known, and on shutdown."""
+    them are known, and on shutdown. ``blocked`` names the record that each stuck partition waits for: its mapping polls
+    all the same, so that alone makes nothing unready."""
     waiting = {
         view.name: {"reason": _reason(view), "since": iso(view.gate.since if view.gate else snapshot.started_at)}
         for view in snapshot.mappings
@@ -24,6 +19,8 @@ def readiness(snapshot: Snapshot) -> dict[str, Any]:
     }
     stage = "draining" if snapshot.draining else "starting" if snapshot.starting else ""
     answer: dict[str, Any] = {"ready": not waiting and not stage, "mappings": waiting}
+    if stuck := {view.name: rows for view in snapshot.mappings if (rows := stuck_partitions(view))}:
+        answer["blocked"] = stuck
     if stage:
         answer["reason"] = stage
     return answer
@@ -47,6 +44,24 @@ def row(view: MappingView) -> dict[str, Any]:
 def gate(shown: Gate | None) -> dict[str, str] | None:
     """A gate for programs."""
     return None if shown is None else {"name": shown.name, "since": iso(shown.since), "detail": shown.detail}
+
+
+def stuck_partitions(view: MappingView) -> list[dict[str, Any]]:
+    """The partitions whose first batch fails again and again."""
+    return [{"partition": runner.partition, **blocked(runner.blocked)} for runner in view.runners if runner.blocked]
+
+
+def blocked(shown: Blocked) -> dict[str, Any]:
+    """What blocks a partition, for programs."""
+    return {
+        "record": shown.record,
+        "records": shown.records,
+        "attempt": shown.attempt,
+        "attempts": shown.attempts,
+        "since": iso(shown.since),
+        "next_at": None if shown.next_at is None else iso(shown.next_at),
+        "why": shown.why,
+    }
 
 
 def scale(snapshot: Snapshot, backlogs: Dict[str, int | None]) -> dict[str, Any]:

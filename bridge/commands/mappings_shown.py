@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bridge.admin.views import gate, iso, row
-from bridge.snapshot import Forgotten, Gate, MappingView, Snapshot
+from bridge.admin.views import blocked, gate, row
+from bridge.snapshot import Forgotten, Gate, MappingView, Snapshot, iso
 
 HEAD = ("NAME", "FUNCTION", "STATE", "GATE", "IN FLIGHT", "LAG", "LAST ERROR")
 TO_THE_RIGHT = ("IN FLIGHT", "LAG")
@@ -81,6 +81,9 @@ def _page(snapshot: Snapshot, view: MappingView, why: bool) -> Iterator[str]:
         yield "  partitions" if view.runners else "  partitions none runs"
         for runner in view.runners:
             yield f"    {runner.partition}, {runner.in_flight} records: {_held(snapshot, runner.gate)}"
+            if runner.blocked:
+                since = _duration(snapshot.at - runner.blocked.since)
+                yield f"      blocked for {since} by {_plain(runner.blocked.line())}"
         yield "  failures" if view.failures else "  failures   none"
         for failure in view.failures:
             request = f" (request {failure.request_id})" if failure.request_id else ""
@@ -91,7 +94,12 @@ def _page(snapshot: Snapshot, view: MappingView, why: bool) -> Iterator[str]:
 def _why(view: MappingView) -> dict[str, Any]:
     return {
         "runners": [
-            {"partition": runner.partition, "gate": gate(runner.gate), "in_flight": runner.in_flight}
+            {
+                "partition": runner.partition,
+                "gate": gate(runner.gate),
+                "in_flight": runner.in_flight,
+                "blocked": blocked(runner.blocked) if runner.blocked else None,
+            }
             for runner in view.runners
         ],
         "failures": [

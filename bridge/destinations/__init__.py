@@ -1,4 +1,4 @@
-"""Where reports about asynchronous events go: the contract that every destination keeps.
+"""Where reports about asynchronous events and about records of streams go: the contract that every destination keeps.
 tests/contracts/destination.py is its specification."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bridge.mapping import SourceArn
 if TYPE_CHECKING:
     from bridge.aws import Aws
     from bridge.function import AwsSettings
-    from bridge.pipeline.verdict import Report
+    from bridge.pipeline.verdict import BatchReport, Report
 
 DESTINATIONS = {
     "sqs": "bridge.destinations.sqs:SqsDestination",
@@ -46,7 +46,7 @@ class Destination(Protocol):
 
     def __init__(self, arn: SourceArn, surroundings: Surroundings) -> None: ...
 
-    async def send(self, report: Report) -> None:
+    async def send(self, report: Report | BatchReport) -> None:
         """Returns when the report is there. A record that is too large for the target goes without its payloads
         (DST-8); an event itself (``Report.dead_letter``) is never cut. Raises RemoteError, also when the target takes
         no such report; tries once.

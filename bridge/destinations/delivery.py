@@ -10,20 +10,24 @@ import structlog
 
 from bridge.destinations import Destination, Surroundings, destination
 from bridge.errors import RemoteError, ServiceFault, StateError
-from bridge.faults import persist
+from bridge.faults import PASSING, persist
+from bridge.pipeline.verdict import BatchReport, Report
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from bridge.aws import Aws
     from bridge.function import Function
-    from bridge.pipeline.verdict import Report
     from bridge.telemetry.metrics import FunctionMeter
 
 log = structlog.get_logger()
 
 PATIENCE = 60.0
 """Seconds for which a report is tried. AWS tells no number."""
+
+
+def _unheard(line: str | None) -> None:
+    """Nobody asked what it waits for."""
 
 
 class Delivery:
@@ -49,21 +53,37 @@ class Delivery:
     def __repr__(self) -> str:
         return f"<Delivery to {len(self._made)} destinations>"
 
-    async def send(self, report: Report, function: Function) -> None:
-        """Returns when the report is there, or was given up (DST-4, DST-22): then that is counted and logged."""
+    async def send(
+        self, report: Report | BatchReport, function: Function, *, trouble: Callable[[str | None], None] = _unheard
+    ) -> bool:
+        """Returns when the report is there, or was given up (DST-4, DST-22, KIN-87): then it is false, counted and
+        logged. A report that blocks is never given up. ``trouble`` is told in one line what it waits for, none when it
+        goes on.
+        """
+        blocks = isinstance(report, BatchReport) and report.block
 
         async def once() -> None:
-            await self._destination(report.target, function).send(report)
+            try:
+                await self._destination(report.target, function).send(report)
+            except RemoteError as error:
+                if blocks and not isinstance(error, PASSING):
+                    raise ServiceFault(str(error), code=error.code) from error  # it may be mended while we wait
+                raise
+
+        def told(line: str | None) -> None:
+            trouble(line)
+            if line:
+                log.warning("destination_waits", **_about(report, function), detail=line)
 
         try:
-            until = anyio.current_time() + PATIENCE
-            await persist(once, trouble=lambda line: _told(line, report, function), until=until)
+            await persist(once, trouble=told, until=None if blocks else anyio.current_time() + PATIENCE)
         except RemoteError as error:
             self._failed(report, function, str(error))
-        else:
-            log.debug("report_sent", function=function.name, request_id=report.record.id, target=report.target)
+            return False
+        log.debug("report_sent", function=function.name, request_id=_request(report), target=report.target)
+        return True
 
-    def _failed(self, report: Report, function: Function, error: str) -> None:
+    def _failed(self, report: Report | BatchReport, function: Function, error: str) -> None:
         meter = self._meter(function.name)
         if report.dead_letter:
             if meter:
@@ -93,15 +113,14 @@ class Delivery:
         return True
 
 
-def _told(line: str | None, report: Report, function: Function) -> None:
-    if line:
-        log.warning("destination_waits", **_about(report, function), detail=line)
+def _request(report: Report | BatchReport) -> str:
+    return report.request_id if isinstance(report, BatchReport) else report.record.id
 
 
-def _about(report: Report, function: Function) -> dict[str, str]:
+def _about(report: Report | BatchReport, function: Function) -> dict[str, str]:
     return {
         "function": function.name,
-        "request_id": report.record.id,
+        "request_id": _request(report),
         "target": report.target,
         "condition": report.condition,
     }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bridge.destinations import CALL_TIMEOUT, Surroundings
-from bridge.destinations.report import document
+from bridge.destinations.report import about_event, document
 from bridge.errors import Rejected
 from bridge.faults import classify
 from bridge.mapping import SourceArn
-from bridge.pipeline.verdict import Report
+from bridge.pipeline.verdict import BatchReport, Report
 
 LIMIT = 1_048_576
 """Bytes of an entry (EVT-26): detail, source and detail type."""
@@ -21,7 +21,8 @@ class EventBridgeDestination:
     def __init__(self, arn: SourceArn, surroundings: Surroundings) -> None:
         self._arn, self._around = arn, surroundings
 
-    async def send(self, report: Report) -> None:
+    async def send(self, report: Report | BatchReport) -> None:
+        report = about_event(report, "an event bus")
         around = self._around
         api = await around.aws.api("events", around.settings, self._arn.region)
         entry = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.destinations import CALL_TIMEOUT, Surroundings
-from bridge.destinations.report import document
+from bridge.destinations.report import about_event, document
 from bridge.errors import Rejected
 from bridge.mapping import SourceArn
-from bridge.pipeline.verdict import Report
+from bridge.pipeline.verdict import BatchReport, Report
 
 LIMIT = 1_048_576
 """Bytes of an asynchronous event (ASY-1)."""
@@ -20,7 +20,8 @@ class FunctionDestination:
     def __init__(self, arn: SourceArn, surroundings: Surroundings) -> None:
         self._arn, self._around = arn, surroundings
 
-    async def send(self, report: Report) -> None:
+    async def send(self, report: Report | BatchReport) -> None:
+        report = about_event(report, "a function")
         # Two such functions would tell each other for ever.
         if report.condition == "RecursiveInvocationTerminated":
             raise Rejected(

@@ -1,4 +1,5 @@
-"""AWS's JSON documents about asynchronous events (DST-5), and what a dead letter says besides the event (DST-21)."""
+"""AWS's JSON documents about asynchronous events (DST-5) and about records of streams (KIN-80), and what a dead letter
+says besides the event (DST-21)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import msgspec
 
 from bridge.errors import Rejected
 from bridge.invocation import Failed, Succeeded
-from bridge.pipeline.verdict import Report
+from bridge.mapping import SourceArn
+from bridge.pipeline.verdict import BatchReport, Report
 
 LONGEST_MESSAGE = 1024
 """Bytes of the error message in a dead letter."""
@@ -17,18 +19,43 @@ STATUS = {"throttled": 429, "reserved_zero": 429, "unreachable": 500}
 """``Failed.kind`` of what did not run -> HTTP status; of what ran it is 200 (DST-21)."""
 
 
-def document(report: Report, limit: int) -> bytes:
+def document(report: Report | BatchReport, limit: int) -> bytes:
     """The record about an event, at most ``limit`` bytes; without its payloads if it would be more (DST-8). Raises
-    Rejected when even that is too much."""
+    Rejected when even that is too much. That about a batch of a stream has no payload (KIN-80)."""
+    if isinstance(report, BatchReport):
+        return fitting(batch_document(report), limit)
     whole = msgspec.json.encode(_record(report, payloads=True))
     if len(whole) <= limit:
         return whole
     return fitting(without_payloads(report), limit)
 
 
-def without_payloads(report: Report) -> bytes:
+def without_payloads(report: Report | BatchReport) -> bytes:
     """The record about an event that is too large for the target (DST-8)."""
+    if isinstance(report, BatchReport):
+        return batch_document(report)
     return msgspec.json.encode(_record(report, payloads=False))
+
+
+def batch_document(report: BatchReport, *, payload: bool = False) -> bytes:
+    """The record about records of a stream (KIN-80); with ``payload`` the event goes along, as text (KIN-85)."""
+    record: dict[str, Any] = {
+        "requestContext": {
+            "requestId": report.request_id,
+            "functionArn": report.function_arn,
+            "condition": report.condition,
+            "approximateInvokeCount": report.attempts,
+        }
+    }
+    if report.outcome:  # KIN-82
+        failure = "Unhandled" if isinstance(report.outcome, Failed) else None
+        record["responseContext"] = {
+            "statusCode": 200, "executedVersion": report.outcome.version, "functionError": failure,
+        }  # fmt: skip
+    record |= {"version": "1.0", "timestamp": timestamp(report.at), **report.info}
+    if payload:
+        record["payload"] = report.payload.decode()
+    return msgspec.json.encode(record)
 
 
 def fitting(body: bytes, limit: int) -> bytes:
@@ -38,9 +65,24 @@ def fitting(body: bytes, limit: int) -> bytes:
     return body
 
 
-def body(report: Report, limit: int) -> bytes:
+def body(report: Report | BatchReport, limit: int) -> bytes:
     """What the target gets: the event itself in a dead letter, else the record about it. Raises Rejected."""
-    return fitting(report.record.json, limit) if report.dead_letter else document(report, limit)
+    if isinstance(report, Report) and report.dead_letter:
+        return fitting(report.record.json, limit)
+    return document(report, limit)
+
+
+def standard(arn: SourceArn) -> None:
+    """Raises Rejected for a FIFO queue or topic: they are no destinations (KIN-86)."""
+    if arn.resource.endswith(".fifo"):
+        raise Rejected(f"{arn} is FIFO; only standard queues and topics are destinations", code="FifoDestination")
+
+
+def about_event(report: Report | BatchReport, target: str) -> Report:
+    """The report. Raises Rejected when it is about records of a stream, for a target that takes none such."""
+    if isinstance(report, BatchReport):
+        raise Rejected(f"{target} takes no records of streams; queues, topics and buckets do", code="NoDestination")
+    return report
 
 
 def attributes(report: Report) -> dict[str, tuple[str, str]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.destinations import CALL_TIMEOUT, Surroundings
-from bridge.destinations.report import attributes, body
+from bridge.destinations.report import attributes, body, standard
 from bridge.mapping import SourceArn
-from bridge.pipeline.verdict import Report
+from bridge.pipeline.verdict import BatchReport, Report
 
 LIMIT = 262_144
 """Bytes of a message, its attributes included."""
@@ -20,12 +20,13 @@ class SnsDestination:
     def __init__(self, arn: SourceArn, surroundings: Surroundings) -> None:
         self._arn, self._around = arn, surroundings
 
-    async def send(self, report: Report) -> None:
+    async def send(self, report: Report | BatchReport) -> None:
+        standard(self._arn)
         around = self._around
         api = await around.aws.api("sns", around.settings, self._arn.region)
         message = body(report, LIMIT - ATTRIBUTES if report.dead_letter else LIMIT)
         request: dict[str, Any] = {"TopicArn": str(self._arn), "Message": message.decode(errors="replace")}
-        if report.dead_letter:  # DST-21
+        if isinstance(report, Report) and report.dead_letter:  # DST-21
             request["MessageAttributes"] = {
                 name: {"DataType": kind, "StringValue": value} for name, (kind, value) in attributes(report).items()
             }

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.destinations import CALL_TIMEOUT, Surroundings
-from bridge.destinations.report import attributes, body, without_payloads
+from bridge.destinations.report import attributes, body, standard, without_payloads
 from bridge.errors import Rejected
 from bridge.mapping import SourceArn
-from bridge.pipeline.verdict import Report
+from bridge.pipeline.verdict import BatchReport, Report
 
 LIMIT = 1_048_576
 """Bytes of a message (SQS-80), its attributes included."""
@@ -23,7 +23,8 @@ class SqsDestination:
         self._arn, self._around = arn, surroundings
         self._url = ""
 
-    async def send(self, report: Report) -> None:
+    async def send(self, report: Report | BatchReport) -> None:
+        standard(self._arn)
         around = self._around
         api = await around.aws.api("sqs", around.settings, self._arn.region)
         if not self._url:
@@ -39,13 +40,13 @@ class SqsDestination:
             # A queue may have a limit of its own, and which characters it takes is its own matter too (DST-8).
             await api.call("SendMessage", self._request(report, bare), timeout=CALL_TIMEOUT)
 
-    def _request(self, report: Report, message: bytes) -> dict[str, Any]:
+    def _request(self, report: Report | BatchReport, message: bytes) -> dict[str, Any]:
         request: dict[str, Any] = {"QueueUrl": self._url, "MessageBody": message.decode(errors="replace")}
-        if report.dead_letter:  # DST-21
+        if isinstance(report, Report) and report.dead_letter:  # DST-21
             request["MessageAttributes"] = {
                 name: {"DataType": kind, "StringValue": value} for name, (kind, value) in attributes(report).items()
             }
-        if report.record.trace:  # DST-10
-            trace = {"DataType": "String", "StringValue": report.record.trace}
+        if report.trace:  # DST-10
+            trace = {"DataType": "String", "StringValue": report.trace}
             request["MessageSystemAttributes"] = {"AWSTraceHeader": trace}
         return request

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 import msgspec
 
 from bridge.mapping import Mapping
-from bridge.record import Batch, Page, Record
+from bridge.record import Batch, Page, Record, Span
 
 if TYPE_CHECKING:
     from bridge.aws import Aws
     from bridge.function import Function
+    from bridge.pipeline.batcher import WindowOpens
     from bridge.pipeline.scaling import Scaling
     from bridge.pipeline.verdict import Policy
     from bridge.position import Positions
@@ -73,9 +74,12 @@ class Partition(Protocol):
     """
 
     id: str
+    state: bytes
+    """What was last stored with its position, by ``settle``; empty: nothing."""
 
     async def fetch(self, limit: int, wait: float) -> Page:
         """At most ``limit`` records; waits at most ``wait`` seconds for the first one, then gives an empty page.
+        ``wait`` is a whole number unless the source is ``ordered``.
 
         Raises PartitionEnded when nothing will follow, HoldLost when it is not ours any more, RemoteError when the
         source failed for good (passing faults are retried below). A cancelled fetch loses nothing: what the server
@@ -90,13 +94,22 @@ class Partition(Protocol):
         ...
 
     async def settle(
-        self, done: Sequence[Record] = (), failed: Sequence[Record] = (), unstarted: Sequence[Record] = ()
+        self,
+        done: Sequence[Record] = (),
+        failed: Sequence[Record] = (),
+        unstarted: Sequence[Record] = (),
+        *,
+        state: bytes | None = None,
     ) -> None:
         """The last word about records, each at most once.
 
         ``done`` never come again (it returns once that is certain to be carried out or retried); ``failed`` come again
         when the time they were received with is over (SQS-25), also when they had been held longer; ``unstarted`` were
         never handed to the handler and come again at once. Safe to call while being cancelled, under a shield.
+
+        Of an ``ordered`` source ``done`` moves the stored position, and ``state``, where it is not none, is stored in
+        the same write, also without any record (TW-47); ``failed`` and ``unstarted`` come again when the source is
+        opened anew, and with them all that comes after them.
         """
         ...
 
@@ -116,6 +129,10 @@ class Source(Protocol):
     """While its function fails every time, it is asked for less: a failure costs a record something."""
     rejects: bool
     """Reserved concurrency 0 ends its records (ASY-9), instead of letting them wait."""
+    ordered: bool
+    """One runner reads each partition in its order, and ahead of free slots: a read costs a record nothing and takes it
+    from nobody. What fails is tried again here, and the rest of its partition waits for it."""
+    window_opens: WindowOpens
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None: ...
 
@@ -149,6 +166,13 @@ class Source(Protocol):
     def view(self, record: Record) -> Any:
         """What patterns are matched against: the record as the function gets it, its data key decoded (FLT-44).
         Parsed once for all patterns, and only when there are patterns.
+        """
+        ...
+
+    def batch_info(self, partition: str, span: Span) -> dict[str, Any]:
+        """Where discarded records are, as failure documents say it: ``{"KinesisBatchInfo": {…}}`` with AWS's seven
+        members in their order (KIN-80, DDB-62). Of the records it reads ``id`` and ``arrived_at`` alone. Empty where
+        there are no such documents.
         """
         ...
 

@@ -17,9 +17,10 @@ from bridge.event import LATEST, Event
 from bridge.function import Function
 from bridge.lineage import hops, lengthened
 from bridge.mapping import Mapping, SourceArn
+from bridge.pipeline.batcher import WindowOpens
 from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.verdict import EventPolicy, Policy
-from bridge.record import Batch, Page, Record
+from bridge.record import Batch, Page, Record, Span
 from bridge.sources import Bound, Limits, Surroundings
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class InvocationSource:
     data_key = ""
     probes = False  # AWS retries at its own pace (ASY-4, ASY-5)
     rejects = True
+    ordered = False
+    window_opens: WindowOpens = "first record"
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None:
         if surroundings.function is None or surroundings.events is None:
@@ -92,12 +95,17 @@ class InvocationSource:
     def view(self, record: Record) -> Any:
         return msgspec.json.decode(record.json)
 
+    def batch_info(self, partition: str, span: Span) -> dict[str, Any]:  # noqa: ARG002 - a queue has no such documents
+        return {}
+
     async def backlog(self) -> int | None:
         return len(self._line)
 
 
 class InvocationPartition:
     """The events of one function. Several runners may take from it."""
+
+    state = b""
 
     def __init__(self, line: Line, events: EventQueue, function: Function, surroundings: Surroundings) -> None:
         self.id = f"{line.function}:async"
@@ -131,7 +139,12 @@ class InvocationPartition:
         return tuple(record for record in batch.records if not self._line.holds(record.id))
 
     async def settle(
-        self, done: Sequence[Record] = (), failed: Sequence[Record] = (), unstarted: Sequence[Record] = ()
+        self,
+        done: Sequence[Record] = (),
+        failed: Sequence[Record] = (),
+        unstarted: Sequence[Record] = (),
+        *,
+        state: bytes | None = None,  # noqa: ARG002 - no position, no state
     ) -> None:
         """``failed`` come again at their ``held_until``, with their ``attempts`` used up: both are on disk when it
         returns, so that no runner waits for them. Those without such a time were not judged; they come at once, as

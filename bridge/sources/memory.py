@@ -20,9 +20,10 @@ import msgspec
 from bridge.errors import BridgeError, NotFound, PartitionEnded
 from bridge.filtering import decode_body
 from bridge.mapping import Mapping
+from bridge.pipeline.batcher import WindowOpens
 from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.verdict import Policy
-from bridge.record import Batch, Page, Record
+from bridge.record import Batch, Page, Record, Span
 from bridge.sources import Bound, Limits, Surroundings
 from bridge.sources.payload import records_event
 
@@ -185,6 +186,8 @@ class MemoryQueue:
 class MemoryPartition:
     """The one partition of a queue in memory."""
 
+    state = b""
+
     def __init__(self, queue: MemoryQueue, arn: str, surroundings: Surroundings) -> None:
         self.id = queue.name
         self._queue, self._arn, self._meter = queue, arn, surroundings.meter
@@ -239,7 +242,12 @@ class MemoryPartition:
         return tuple(record for record in batch.records if not self._holds(record))
 
     async def settle(
-        self, done: Sequence[Record] = (), failed: Sequence[Record] = (), unstarted: Sequence[Record] = ()
+        self,
+        done: Sequence[Record] = (),
+        failed: Sequence[Record] = (),
+        unstarted: Sequence[Record] = (),
+        *,
+        state: bytes | None = None,  # noqa: ARG002 - no position, no state
     ) -> None:
         await anyio.lowlevel.checkpoint()  # the only place where it can be cancelled: all of it happens, or nothing
         deleted = [record for record in done if self._holds(record)]
@@ -264,6 +272,8 @@ class MemorySource:
     data_key = "body"
     probes = True
     rejects = False
+    ordered = False
+    window_opens: WindowOpens = "first record"
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None:
         self.mapping, self.surroundings = mapping, surroundings
@@ -312,6 +322,9 @@ class MemorySource:
         event = msgspec.json.decode(record.json)
         event["body"] = decode_body(event["body"])
         return event
+
+    def batch_info(self, partition: str, span: Span) -> dict[str, Any]:  # noqa: ARG002 - a queue has no such documents
+        return {}
 
     async def backlog(self) -> int | None:
         return len(self.queue.visible)

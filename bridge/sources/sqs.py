@@ -15,9 +15,10 @@ import msgspec
 from bridge.errors import RemoteError
 from bridge.filtering import decode_body
 from bridge.mapping import Mapping
+from bridge.pipeline.batcher import WindowOpens
 from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.verdict import Policy
-from bridge.record import Batch, Record
+from bridge.record import Batch, Record, Span
 from bridge.sources import Bound, Limits, Surroundings
 from bridge.sources.payload import records_event
 
@@ -59,6 +60,8 @@ class SqsSource:
     data_key = "body"
     probes = True
     rejects = False
+    ordered = False
+    window_opens: WindowOpens = "first record"
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None:
         self.mapping, self.surroundings = mapping, surroundings
@@ -200,6 +203,9 @@ class SqsSource:
         event = msgspec.json.decode(record.json)
         event["body"] = decode_body(event["body"])
         return event
+
+    def batch_info(self, partition: str, span: Span) -> dict[str, Any]:  # noqa: ARG002 - a queue has no such documents
+        return {}
 
     async def backlog(self) -> int | None:
         """Messages that wait, delayed ones included; those in flight are counted elsewhere."""

@@ -46,6 +46,8 @@ log = structlog.get_logger()
 class SqsPartition:
     """One queue. All runners of its mapping share it."""
 
+    state = b""
+
     def __init__(self, queue: Queue, surroundings: Surroundings, *, linger: float, runners: Callable[[], int]) -> None:
         self.id = queue.name
         self._queue, self._api = queue, queue.api
@@ -255,7 +257,12 @@ class SqsPartition:
         return lost
 
     async def settle(
-        self, done: Sequence[Record] = (), failed: Sequence[Record] = (), unstarted: Sequence[Record] = ()
+        self,
+        done: Sequence[Record] = (),
+        failed: Sequence[Record] = (),
+        unstarted: Sequence[Record] = (),
+        *,
+        state: bytes | None = None,  # noqa: ARG002 - no position, no state
     ) -> None:
         # All of it is on its way before the first await: cancelled or not, the first word about a record counts.
         self._deletes.put([record.receipt for record in done if self._receipts.done(record.receipt)])

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics import MetricWrapperBase
 
 from bridge import __version__
 from bridge.invocation import FailureKind
-from bridge.pipeline.verdict import Condition
+from bridge.pipeline.verdict import Condition, StreamCondition
 from bridge.snapshot import Snapshot
 from bridge.telemetry import logs
+from bridge.telemetry.meter import AGES, BYTES, COUNTS, FUNCTION, MAPPING, SECONDS, Meter
+from bridge.telemetry.stream_metrics import StreamFamilies, StreamMeter
 
 PollResult = Literal["empty", "data", "error"]
 FailedReason = FailureKind | Literal["partial", "response"]
@@ -32,17 +33,6 @@ ErrorType = Literal["", "handled", "unhandled", "timeout", "exit", "oom"]
 """Empty on success. ``unhandled`` is every error that the runtime reports (INV-20)."""
 
 STATES = ("Creating", "Enabling", "Enabled", "Disabling", "Disabled", "Updating", "Deleting")  # ESM-50
-
-# MET-30: from 1 ms to 900 s.
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900)
-AGES = (0.001, 0.01, 0.1, 0.5, 1, 5, 30, 60, 300, 900, 3600, 21600, 86400)
-"""Messages may wait for days."""
-COUNTS = (1, 2, 5, 10, 50, 100, 500, 1000, 5000, 10000)
-BYTES = (1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 4 << 20, 6 << 20)
-# Each bucket of each mapping costs 150 bytes of memory, hence no finer ones.
-
-MAPPING = ("mapping", "source", "function")
-FUNCTION = ("function",)
 
 MOST_CODES = 32
 """Error codes come from outside: so many make series of their own, the rest is counted as `other`."""
@@ -107,6 +97,8 @@ class Metrics:
             if mapping := self._mappings.get((view.name, view.source, view.function)):
                 mapping.state(view.state)
                 mapping.in_flight(view.in_flight)
+                if view.ordered:
+                    mapping.stream.show(view, snapshot.at)
         for shown in snapshot.functions:
             if function := self._functions.get(shown.name):
                 function.workers(shown.idle, shown.busy, shown.starting)
@@ -155,6 +147,7 @@ class _MappingFamilies:
         )
         self.in_flight = gauge("in_flight_events", "Events received and not settled yet.")
         self.pollers = gauge("pollers", "Pollers of the source that run now (ProvisionedPollers).")
+        self.stream = StreamFamilies(counter, gauge, histogram)
         self.state = gauge("state", "1 for the state that the mapping is in, 0 for the others.", "state")
 
 
@@ -226,59 +219,36 @@ class _FunctionFamilies:
         )
 
 
-_Family = TypeVar("_Family", bound=MetricWrapperBase)
-
-
-class _Meter:
-    """Children under the same labels, made once and removed together."""
-
-    def __init__(self, labels: tuple[str, ...], forget: Callable[[], object]) -> None:
-        self.labels = labels
-        self.opened = 0
-        """How many still count with it."""
-        self._forget = forget
-        self._made: list[tuple[MetricWrapperBase, tuple[str, ...]]] = []
-
-    def close(self) -> None:
-        """Removes all series when the last one who opened it closes it (MET-31). What is counted later is not shown."""
-        self.opened -= 1
-        if self.opened > 0:
-            return
-        self._forget()
-        for family, more in self._made:
-            family.remove(*self.labels, *more)
-        self._made.clear()
-
-    def _child(self, family: _Family, *more: str) -> _Family:
-        self._made.append((family, more))
-        return family.labels(*self.labels, *more)
-
-    def _children(self, family: _Family, names: Iterable[str]) -> dict[str, _Family]:
-        return {name: self._child(family, name) for name in names}
-
-
-class MappingMeter(_Meter):
+class MappingMeter(Meter):
     """Counts for one mapping. One update per poll or batch is meant, none per event."""
 
     def __init__(self, families: _MappingFamilies, labels: tuple[str, ...], forget: Callable[[], object]) -> None:
         super().__init__(labels, forget)
         self._families = families
-        self._polls = self._children(families.polls, get_args(PollResult))
-        self._polled = self._child(families.polled)
-        self._polled_bytes = self._child(families.polled_bytes)
+        self._polls = self.children(families.polls, get_args(PollResult))
+        self._polled = self.child(families.polled)
+        self._polled_bytes = self.child(families.polled_bytes)
         self._poll_errors: dict[str, Counter] = {}
-        self._age = self._child(families.age)
-        self._filtered = self._child(families.filtered)
-        self._batch_size = self._child(families.batch_size)
-        self._batch_bytes = self._child(families.batch_bytes)
-        self._invoked = self._child(families.invoked)
-        self._failed_invoke = self._children(families.failed_invoke, _words(FailedReason))
-        self._invoke_errors = self._child(families.invoke_errors)
-        self._retries = self._children(families.retries, get_args(RetryReason))
-        self._deleted = self._child(families.deleted)
-        self._in_flight = self._child(families.in_flight)
-        self._pollers = self._child(families.pollers)
-        self._states = self._children(families.state, STATES)
+        self._age = self.child(families.age)
+        self._filtered = self.child(families.filtered)
+        self._batch_size = self.child(families.batch_size)
+        self._batch_bytes = self.child(families.batch_bytes)
+        self._invoked = self.child(families.invoked)
+        self._failed_invoke = self.children(families.failed_invoke, _words(FailedReason))
+        self._invoke_errors = self.child(families.invoke_errors)
+        self._retries = self.children(families.retries, get_args(RetryReason))
+        self._deleted = self.child(families.deleted)
+        self._in_flight = self.child(families.in_flight)
+        self._pollers = self.child(families.pollers)
+        self._states = self.children(families.state, STATES)
+        self._stream: StreamMeter | None = None
+
+    @property
+    def stream(self) -> StreamMeter:
+        """What is counted besides for ordered sources: there from the first time that somebody asks for it."""
+        if self._stream is None:
+            self._stream = StreamMeter(self._families.stream, self.child)
+        return self._stream
 
     def poll(self, result: PollResult) -> None:
         """One poll came back."""
@@ -292,7 +262,7 @@ class MappingMeter(_Meter):
     def poll_error(self, code: str) -> None:
         """A poll failed with the service's error ``code``."""
         if self.opened:
-            _by_code(self._poll_errors, code, lambda known: self._child(self._families.poll_errors, known)).inc()
+            _by_code(self._poll_errors, code, lambda known: self.child(self._families.poll_errors, known)).inc()
 
     def message_age(self, seconds: float) -> None:
         """How old the oldest record of a poll was when it was received."""
@@ -341,30 +311,30 @@ class MappingMeter(_Meter):
             child.set(state == name)
 
 
-class FunctionMeter(_Meter):
+class FunctionMeter(Meter):
     """Counts for one function."""
 
     def __init__(self, families: _FunctionFamilies, labels: tuple[str, ...], forget: Callable[[], object]) -> None:
         super().__init__(labels, forget)
         self._invocations = {
-            ("success", ""): self._child(families.invocations, "success", ""),
+            ("success", ""): self.child(families.invocations, "success", ""),
             **{
-                ("function_error", kind): self._child(families.invocations, "function_error", kind)
+                ("function_error", kind): self.child(families.invocations, "function_error", kind)
                 for kind in get_args(ErrorType)
                 if kind
             },
         }
-        self._throttles = self._child(families.throttles)
-        self._duration = self._child(families.duration)
-        self._concurrent = self._child(families.concurrent)
-        self._workers = self._children(families.workers, ("idle", "busy", "starting"))
-        conditions = get_args(Condition)
-        self._events_received = self._child(families.events_received)
-        self._event_age = self._child(families.event_age)
-        self._events_dropped = self._children(families.events_dropped, conditions[1:])
-        self._delivery_failures = self._children(families.delivery_failures, conditions)
-        self._dead_letter_errors = self._child(families.dead_letter_errors)
-        self._recursive_dropped = self._child(families.recursive_dropped)
+        self._throttles = self.child(families.throttles)
+        self._duration = self.child(families.duration)
+        self._concurrent = self.child(families.concurrent)
+        self._workers = self.children(families.workers, ("idle", "busy", "starting"))
+        conditions, all_conditions = get_args(Condition), (*get_args(Condition), *get_args(StreamCondition))
+        self._events_received = self.child(families.events_received)
+        self._event_age = self.child(families.event_age)
+        self._events_dropped = self.children(families.events_dropped, conditions[1:])
+        self._delivery_failures = self.children(families.delivery_failures, all_conditions)
+        self._dead_letter_errors = self.child(families.dead_letter_errors)
+        self._recursive_dropped = self.child(families.recursive_dropped)
 
     def invocation(self, outcome: InvocationResult, error_type: ErrorType, seconds: float) -> None:
         """The handler ran for ``seconds``. ``error_type`` is empty on success, else one of the others."""
@@ -393,13 +363,13 @@ class FunctionMeter(_Meter):
         """An attempt of an asynchronous event begins; it was accepted so long ago."""
         self._event_age.observe(max(0.0, seconds))
 
-    def event_dropped(self, condition: Condition) -> None:
+    def event_dropped(self, condition: Condition | StreamCondition) -> None:
         """An asynchronous event was given up."""
         self._events_dropped[condition].inc()
         if condition == "RecursiveInvocationTerminated":
             self._recursive_dropped.inc()
 
-    def delivery_failure(self, condition: Condition) -> None:
+    def delivery_failure(self, condition: Condition | StreamCondition) -> None:
         """A destination did not take a record; the record is lost (DST-4)."""
         self._delivery_failures[condition].inc()
 

@@ -8,7 +8,9 @@ from typing import get_args
 import pytest
 
 from bridge.invocation import Failed, FailureKind, Outcome, Succeeded
-from bridge.pipeline.verdict import MOST_HOPS, EventPolicy, Now, Policy, Verdict, admit, decide
+from bridge.pipeline.decide import admit, decide
+from bridge.pipeline.events import MOST_HOPS
+from bridge.pipeline.verdict import EventPolicy, Now, Policy, Verdict
 from bridge.record import Batch, Record
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:worker:$LATEST"

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bridge.invocation import Failed, FailureKind, Outcome, Succeeded
-from bridge.pipeline.verdict import LONGEST_DEFERRAL, Now, Policy, Verdict, decide
+from bridge.pipeline.decide import LONGEST_DEFERRAL, decide
+from bridge.pipeline.verdict import Now, Policy, Verdict
 from bridge.record import Batch
 from tests.records import record
 
