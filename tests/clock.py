@@ -61,8 +61,11 @@ _real_time = time.time
 
 
 def wall() -> float:
-    """What ``time.time`` gives where the clock is owned: it runs ahead by the same sleeps."""
-    loop = asyncio.get_running_loop()
+    """What ``time.time`` gives where the clock is owned: it runs ahead by the same sleeps. Outside of a loop, as in
+    fixtures, nothing was skipped yet."""
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        return _real_time()
     assert isinstance(loop, SkippingLoop)
     return _real_time() + loop.skipped
 
