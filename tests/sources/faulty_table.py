@@ -31,6 +31,9 @@ class FaultyTable(FaultyStream):
         self.reads = inf
         self.status = "ENABLED"
         self.view = "NEW_AND_OLD_IMAGES"
+        self.local = False
+        """It is like Amazon's version for one's own machine: knows no AT_TIMESTAMP, and creation times of whole minutes
+        (DDB-28)."""
         self._images: dict[str, dict[str, Any]] = {}
         super().__init__(name, shards, retention=retention, **model)
 
@@ -51,6 +54,9 @@ class FaultyTable(FaultyStream):
             members["userIdentity"] = {"PrincipalId": "dynamodb.amazonaws.com", "Type": "Service"}
         return self.put(key, **members)
 
+    def text(self, number: int) -> str:
+        return f"{number:021d}"  # DDB-9: small ones have leading zeros
+
     def wire_record(self, key: str, body: str, number: int, at: float, members: dict[str, Any]) -> dict[str, Any]:
         """``members`` replace those of the record, ``dynamodb`` its own members one by one."""
         old = self._images.get(key)
@@ -60,10 +66,10 @@ class FaultyTable(FaultyStream):
         self._images[key] = new or {}
         images = {"NewImage": new if "NEW" in self.view else None, "OldImage": old if "OLD" in self.view else None}
         change: dict[str, Any] = {
-            "ApproximateCreationDateTime": float(int(at)),
+            "ApproximateCreationDateTime": float(int(at) - int(at) % (60 if self.local else 1)),
             "Keys": keys,
             **{image: value for image, value in images.items() if value},
-            "SequenceNumber": str(number),
+            "SequenceNumber": self.text(number),
             "SizeBytes": len(json.dumps(images)),
             "StreamViewType": self.view,
             **members.pop("dynamodb", {}),
@@ -123,14 +129,16 @@ class FaultyTable(FaultyStream):
             raise Refused("ResourceNotFoundException")
 
     def _described(self, shard: Shard) -> dict[str, Any]:
-        numbers = {"StartingSequenceNumber": str(shard.first)}
+        numbers = {"StartingSequenceNumber": self.text(shard.first)}
         if shard.last is not None:
-            numbers["EndingSequenceNumber"] = str(shard.last)
+            numbers["EndingSequenceNumber"] = self.text(shard.last)
         parent = {"ParentShardId": shard.parents[0]} if shard.parents else {}
         return {"ShardId": shard.id, "SequenceNumberRange": numbers, **parent}
 
     async def _iterator(self, params: Dict[str, Any]) -> dict[str, Any]:
         self._ours(params)
+        if self.local and params["ShardIteratorType"] == "AT_TIMESTAMP":
+            raise Refused("ValidationException")
         shard = self.shard(params["ShardId"])
         number = self.start(shard, params["ShardIteratorType"], params.get("SequenceNumber"), params.get("Timestamp"))
         return {"ShardIterator": self.issue(shard, self.past_the_trimmed(shard, number))}

@@ -82,7 +82,7 @@ class ShardModel:
         wire = self.wire_record(key, body, number, at, members)
         home.records.append(Stored(number, key, at, self.weight(wire), wire))
         self.changed()
-        return str(number)
+        return self.text(number)
 
     def split(self, shard: str) -> list[str]:
         """Two children, each with half of the keys."""
@@ -132,7 +132,7 @@ class ShardModel:
     def numbers(self, shard: str = "") -> Iterator[str]:
         """Sequence numbers of what can still be read, all shards or one."""
         for it in [self.shards[shard]] if shard else self.shards.values():
-            yield from (str(record.number) for record in it.records)
+            yield from (self.text(record.number) for record in it.records)
 
     def next_number(self, shard: Shard) -> int:
         """What the next record of the shard has, at least."""
@@ -141,6 +141,10 @@ class ShardModel:
         return self.first_number + self._numbers * STEP
 
     # What the kinds of streams differ in.
+
+    def text(self, number: int) -> str:
+        """A sequence number as it is written."""
+        return str(number)
 
     def wire_record(self, key: str, body: str, number: int, at: float, members: dict[str, Any]) -> dict[str, Any]:
         """A record as GetRecords gives it."""
