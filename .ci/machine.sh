@@ -8,6 +8,7 @@ missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 [ -x /usr/bin/aws ] || missing+=(awscli) # version 2: another aws on the path may be the first version
 need cc gcc
+need java openjdk-17-jre-headless
 need curl curl
 need git git
 need node nodejs
@@ -31,6 +32,17 @@ if ! diff -q .ci/npm-packages.txt "$cache/npm-installed.txt" >/dev/null 2>&1; th
   echo "installing ${packages[*]}"
   npm install --prefix "$cache" --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error "${packages[@]}"
   cp .ci/npm-packages.txt "$cache/npm-installed.txt"
+fi
+
+# Amazon's DynamoDB for one's own machine, in a package whose own dependencies nobody needs here. Its licence allows tests
+# and forbids to pass it on: it stays in the cache.
+simulator=$cache/node_modules/amplify-dynamodb-simulator
+if [ ! -e "$simulator/emulator/DynamoDBLocal.jar" ]; then
+  echo 'installing DynamoDB Local'
+  archive=$(cd "$cache" && npm pack --silent amplify-dynamodb-simulator@2.9.30)
+  rm -rf "$simulator" && mkdir -p "$simulator"
+  tar -xzf "$cache/$archive" -C "$simulator" --strip-components=1
+  rm "$cache/$archive"
 fi
 
 if ! command -v uv >/dev/null && [ ! -x "$cache/bin/uv" ]; then

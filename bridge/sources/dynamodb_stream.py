@@ -10,13 +10,11 @@ import anyio
 import msgspec
 
 from bridge.aws import Api
-from bridge.errors import NotFound, Rejected, RemoteError, Throttled
+from bridge.errors import NotFound, Rejected, RemoteError
 from bridge.record import Record
-from bridge.sources.shards import CursorExpired, PositionTrimmed, ReadPage, Shard, ShardGone, Where
+from bridge.sources.shards import CursorExpired, PositionTrimmed, ReadPage, Shard, Where
 
 CALL_TIMEOUT = 10.0
-MOST_RECORDS = 1000
-"""Of one read (DDB-5)."""
 PAGE_PAUSE = 0.15
 """Seconds between two pages of shards: all mappings of an account share 10 a second (DDB-2)."""
 COARSEST_TIME = 60.0
@@ -45,6 +43,7 @@ class TableStream:
 
     pause = 0.2
     discovery = 30.0
+    most = 1000  # DDB-5
     retention = 86_400.0  # DDB-1
 
     def __init__(self, api: Api, arn: str, *, idle: float = 0.25) -> None:
@@ -60,7 +59,7 @@ class TableStream:
         return f"<TableStream {self._arn} {self.status or 'not asked yet'}>"
 
     def now(self) -> float | None:
-        return None
+        return self._api.now()
 
     async def shards(self, start: Where | None = None) -> list[Shard]:  # noqa: ARG002 - there is nothing to leave out by
         """DDB-2."""
@@ -103,15 +102,14 @@ class TableStream:
 
     async def _iterator(self, shard: Shard, kind: str, **place: Any) -> str:
         where = {"StreamArn": self._arn, "ShardId": shard.id, "ShardIteratorType": kind}
-        try:
-            answer = await self._call("GetShardIterator", {**where, **place})
-        except NotFound as error:  # or the stream itself, as the next look at the shards will show
-            raise ShardGone(f"{self.what} has no shard {shard.id} any more: {error}") from error
-        iterator: str = answer["ShardIterator"]
+        iterator: str = (await self._call("GetShardIterator", {**where, **place}))["ShardIterator"]
         return iterator
 
-    async def read(self, shard: Shard, cursor: Cursor) -> ReadPage:
-        params = {"ShardIterator": cursor.iterator, "Limit": MOST_RECORDS}
+    def pages(self, shard: Shard, where: Where) -> None:  # noqa: ARG002 - nothing is pushed
+        return None
+
+    async def read(self, shard: Shard, cursor: Cursor, limit: int) -> ReadPage:
+        params = {"ShardIterator": cursor.iterator, "Limit": limit}
         try:
             answer = await self._call("GetRecords", params)
         except NotFound as error:
@@ -155,8 +153,6 @@ class TableStream:
                     raise CursorExpired(str(error)) from error
                 case "TrimmedDataAccessException":
                     raise PositionTrimmed(str(error)) from error
-                case "LimitExceededException":  # DDB-27: elsewhere a quota, here a rate
-                    raise Throttled(str(error), code=error.code, request_id=error.request_id) from error
             raise
 
 
