@@ -387,6 +387,9 @@ class LocalApi:
         except (CutOff, TimeoutError):
             raise Unreachable(f"{operation}: no answer") from None
 
+    def now(self) -> float:
+        return float(int(time.time()))
+
 
 class LocalAws:
     """``bridge.aws.Aws`` for queues in the same loop."""
