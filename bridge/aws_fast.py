@@ -23,12 +23,15 @@ from bridge.faults import fault, refusal, unanswered
 from bridge.sigv4 import Keys, Signer
 
 OPERATIONS = {
+    "dynamodbstreams": frozenset({"DescribeStream", "GetRecords", "GetShardIterator"}),
+    "kinesis": frozenset({"DescribeStreamSummary", "GetRecords", "GetShardIterator", "ListShards"}),
     "sqs": frozenset({
         "ChangeMessageVisibility", "ChangeMessageVisibilityBatch", "DeleteMessage", "DeleteMessageBatch",
         "GetQueueAttributes", "GetQueueUrl", "ReceiveMessage", "SendMessage", "SendMessageBatch",
     }),
 }  # fmt: skip
-"""By service, what it carries: operations whose JSON is their parameters, blobs as base64, and nothing else."""
+"""By service, what it carries: operations whose JSON is their parameters, blobs as base64, times as epoch seconds, and
+nothing else."""
 
 CONNECTIONS = 10_000
 """At once per client. More than open files allow: a smaller pool would let one mapping's long polls block another's
@@ -134,6 +137,8 @@ class FastClient:
         proxy: str | None = None,
     ) -> None:
         self.operations = OPERATIONS[target.service]
+        self.date = ""
+        """Of HTTP, in the last answer."""
         self._target, self._keys, self._clock, self._proxy = target, keys, clock, proxy
         self._url = URL(target.url, encoded=True)
         self._targets = {operation: f"{target.prefix}.{operation}" for operation in self.operations}
@@ -188,6 +193,7 @@ class FastClient:
             response = await self._session.post(
                 self._url, data=_sent(body), headers=headers, allow_redirects=False, proxy=self._proxy
             )
+            self.date = response.headers.get("Date", "")
             return Answer(response.status, response.headers, await response.read(), at)
         except (aiohttp.ClientError, OSError) as error:
             code = next(code for kinds, code in _BROKEN if isinstance(error, kinds))

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 
-class Progress(Generic[T]):
-    """What of a shard is open, in its order. Items are told apart by identity or equality, as they themselves define.
+class Progress(Generic[T, P]):
+    """What of a shard is open, in its order, and the position that follows. Items are told apart by identity or
+    equality, as they themselves define.
 
     ``bound``: items from the oldest unfinished one on to the newest; where there are as many, ``full`` says that no
     more should be read (KIN-52). What is opened all the same is kept.
@@ -22,8 +24,8 @@ class Progress(Generic[T]):
         self._next = 0
         self._numbers: dict[T, int] = {}
         self._finished: set[int] = set()
-        self._positions: deque[str | None] = deque()
-        self._safe: str | None = None
+        self._positions: deque[P | None] = deque()
+        self._safe: P | None = None
 
     def __repr__(self) -> str:
         return f"<Progress {len(self._numbers)} open, {self.spread} from the first of them on>"
@@ -39,11 +41,11 @@ class Progress(Generic[T]):
         return self.spread >= self._bound
 
     @property
-    def safe(self) -> str | None:
+    def safe(self) -> P | None:
         """The highest position of which all before it, and itself, is finished; none before there is one."""
         return self._safe
 
-    def opened(self, items: Iterable[tuple[T, str | None]]) -> None:
+    def opened(self, items: Iterable[tuple[T, P | None]]) -> None:
         """The next items in order, each with the position that is reached once it and all before it are finished; none:
         a part of something whose last part has the position."""
         for item, position in items:
@@ -51,7 +53,7 @@ class Progress(Generic[T]):
             self._positions.append(position)
             self._next += 1
 
-    def passed(self, position: str) -> None:
+    def passed(self, position: P) -> None:
         """There is nothing up to this position but what was opened before (KIN-101)."""
         self._positions.append(position)
         self._finished.add(self._next)
@@ -67,9 +69,11 @@ class Progress(Generic[T]):
         return self._advance()
 
     def _advance(self) -> bool:
-        before = self._safe
+        moved = False
         while self._first in self._finished:
             self._finished.discard(self._first)
             self._first += 1
-            self._safe = self._positions.popleft() or self._safe
-        return self._safe != before
+            position = self._positions.popleft()
+            if position is not None:
+                self._safe, moved = position, True
+        return moved

@@ -4,7 +4,7 @@ which they may be read. Decisions only; reading is in shard_reader.py, the sourc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping as Dict
+from collections.abc import AsyncGenerator, Iterable, Mapping as Dict
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import msgspec
@@ -98,17 +98,19 @@ class CursorExpired(BridgeError):
     """The place in the shard is no longer valid; it must be asked for again."""
 
 
+class PushUnavailable(BridgeError):
+    """The endpoint does not push records: they must be asked for."""
+
+
 class PositionTrimmed(BridgeError):
     """The records at this place are older than the stream keeps them."""
 
 
-class ShardGone(BridgeError):
-    """The stream has no such shard any more."""
-
-
 class StreamApi(Protocol):
-    """One stream of one service, through its API. Calls are not repeated in here: passing faults are raised as
-    RemoteError, and so is NotFound for the stream itself."""
+    """One stream of one service, through its API. Nothing is repeated in here: faults are raised as RemoteError.
+
+    NotFound is the stream, or of ``cursor`` and ``read`` perhaps the shard alone: who calls looks at the shards then.
+    """
 
     what: str
     """For people: ``stream orders``."""
@@ -118,6 +120,8 @@ class StreamApi(Protocol):
     """Seconds at least from one read of a shard to the next (KIN-21)."""
     discovery: float
     """Seconds from one look at the shards to the next (KIN-92, DDB-22)."""
+    most: int
+    """Records that one read may ask for (KIN-11, DDB-5)."""
     retention: float
     """Seconds for which records are kept, as far as known; inf where not."""
 
@@ -131,11 +135,18 @@ class StreamApi(Protocol):
         ...
 
     async def cursor(self, shard: Shard, where: Where) -> Any:
-        """Where to read. Raises PositionTrimmed and ShardGone."""
+        """Where to read. Raises PositionTrimmed."""
         ...
 
-    async def read(self, shard: Shard, cursor: Any) -> ReadPage:
-        """What is there. Raises CursorExpired, PositionTrimmed and ShardGone."""
+    async def read(self, shard: Shard, cursor: Any, limit: int) -> ReadPage:
+        """What is there, at most ``limit`` records. ``shard`` is as it was listed before: it knows whether it has ended
+        (KIN-112). Raises CursorExpired and PositionTrimmed."""
+        ...
+
+    def pages(self, shard: Shard, where: Where) -> AsyncGenerator[ReadPage] | None:
+        """None: it is read by ``cursor`` and ``read``. Else what is pushed from there on, for as long as one
+        subscription lasts (KIN-100); the one who iterates may take his time (KIN-103). Raises what ``read`` raises, and
+        PushUnavailable where this endpoint cannot push."""
         ...
 
 

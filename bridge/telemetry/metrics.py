@@ -150,6 +150,7 @@ class _MappingFamilies:
         )
         self.invoke_errors = counter("invoke_errors_total", "Batches whose invocation failed (InvokeErrorCount).")
         self.retries = counter("retries_total", "Batches that were or will be tried again, by cause.", "reason")
+        self.gaps = counter("gaps_total", "Places of a stream whose records were gone before they were read.")
         self.deleted = counter(
             "deleted_events_total", "Messages that the queue confirmed as deleted (DeletedEventCount)."
         )
@@ -275,6 +276,7 @@ class MappingMeter(_Meter):
         self._failed_invoke = self._children(families.failed_invoke, _words(FailedReason))
         self._invoke_errors = self._child(families.invoke_errors)
         self._retries = self._children(families.retries, get_args(RetryReason))
+        self._gaps = self._child(families.gaps)
         self._deleted = self._child(families.deleted)
         self._in_flight = self._child(families.in_flight)
         self._pollers = self._child(families.pollers)
@@ -322,6 +324,10 @@ class MappingMeter(_Meter):
     def retried(self, reason: RetryReason) -> None:
         """A batch, or what is left of it, comes again."""
         self._retries[reason].inc()
+
+    def gap(self) -> None:
+        """Records of a stream were gone before they were read."""
+        self._gaps.inc()
 
     def deleted(self, events: int) -> None:
         """The source confirmed that ``events`` records are deleted."""

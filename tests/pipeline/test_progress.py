@@ -7,13 +7,13 @@ from hypothesis import given, strategies as st
 from bridge.pipeline.progress import Progress
 
 
-def opened(*items: str, bound: int = 100) -> Progress[str]:
-    progress = Progress[str](bound)
+def opened(*items: str, bound: int = 100) -> Progress[str, str]:
+    progress = Progress[str, str](bound)
     progress.opened((item, item.upper()) for item in items)
     return progress
 
 
-def safe(progress: Progress[str]) -> str | None:
+def safe(progress: Progress[str, str]) -> str | None:
     return progress.safe
 
 
@@ -26,7 +26,7 @@ def test_nothing_is_safe_before_the_first_record_is_finished() -> None:  # KIN-5
 
 
 def test_parts_of_a_record_move_the_position_together() -> None:  # KIN-45
-    progress = Progress[str](100)
+    progress = Progress[str, str](100)
     progress.opened([("a.0", None), ("a.1", "A"), ("b", "B")])
     assert not progress.finished(["a.0"])
     assert progress.finished(["a.1"])
@@ -61,7 +61,7 @@ def test_it_is_full_by_the_distance_from_the_oldest_unfinished_one() -> None:  #
 
 @given(st.permutations(range(30)))
 def test_the_safe_position_is_never_ahead_of_unfinished_work(order: list[int]) -> None:  # KIN-52
-    progress = Progress[int](100)
+    progress = Progress[int, str](100)
     progress.opened((item, str(item)) for item in range(30))
     finished: set[int] = set()
     for item in order:

@@ -387,7 +387,7 @@ class LocalApi:
         except (CutOff, TimeoutError):
             raise Unreachable(f"{operation}: no answer") from None
 
-    def now(self) -> float | None:
+    def now(self) -> float:
         return float(int(time.time()))
 
 
