@@ -19,6 +19,7 @@ from bridge.admin.server import AdminServer
 from bridge.api.book import Book
 from bridge.asynchronous import AsyncInvocations
 from bridge.aws import Aws, Credentials
+from bridge.checkpoints import Checkpoints, the_gone
 from bridge.errors import BridgeError, ConfigError
 from bridge.executors import EXECUTORS, Executor, Surroundings
 from bridge.flow import Buffer
@@ -28,7 +29,7 @@ from bridge.leash import Leash
 from bridge.mapping import Mapping
 from bridge.notify import Notifier
 from bridge.settings import Settings
-from bridge.snapshot import FunctionView, MappingView, Snapshot
+from bridge.snapshot import Forgotten, FunctionView, MappingView, Snapshot
 from bridge.stores import open_store
 from bridge.supervisor import Supervisor
 from bridge.telemetry.metrics import Metrics
@@ -115,6 +116,7 @@ class Daemon:
         self._functions: dict[str, Hosted] = {}
         self._leash = Leash()
         self._store: Store | None = None
+        self._checkpoints: Checkpoints
         self._supervisor: Supervisor | None = None
         self.queue: AsyncInvocations | None = None
         """Takes asynchronous invocations; none while it starts, and then the API refuses them."""
@@ -167,12 +169,17 @@ class Daemon:
         """Drains, then ends."""
         self.stopping.set()
 
+    def reload(self) -> None:
+        """Reads the configuration again."""
+        self._reloading.set()
+
     # Start and stop, in this order.
 
     async def _live(self, task_status: TaskStatus[None]) -> None:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._leash)
             self._store = await stack.enter_async_context(open_store(self.settings.state))
+            self._checkpoints = await stack.enter_async_context(Checkpoints(self._store).running())
             if self.settings.admin_host is not None:
                 self.admin = await stack.enter_async_context(
                     AdminServer(
@@ -187,7 +194,7 @@ class Daemon:
             aws = Aws(self.metrics.api_meter(), credentials=self._stage.credentials)
             self._aws = await stack.enter_async_context(aws)
             self.settings = await self._stage.adapt(self.settings)
-            self.book = Book(self._store)
+            self.book = Book(self._store, self._checkpoints)
             await self.book.open()
             await stack.enter_async_context(self._hosting())
             for function in self.settings.functions.values():
@@ -195,7 +202,9 @@ class Daemon:
             self.queue = AsyncInvocations(self._store, self._aws, self.metrics, self._buffer, self._invoker)
             self.book.configure(self.queue)
             await stack.enter_async_context(self.queue.running())
-            self._supervisor = Supervisor(self._aws, self.metrics, self._buffer, self._store)
+            self._supervisor = Supervisor(
+                self._aws, self.metrics, self._buffer, self._store, checkpoints=self._checkpoints
+            )
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():
                 await self._supervisor.add(mapping, self._functions[mapping.function].invoker)
@@ -253,7 +262,7 @@ class Daemon:
             task_status.started()
             async for number in received:
                 if number == signal.SIGHUP:
-                    self._reloading.set()
+                    self.reload()
                 elif self.stopping.is_set():
                     self._status = 128 + number
                     log.warning("stopped_at_once", signal=signal.Signals(number).name)
@@ -406,6 +415,17 @@ class Daemon:
     async def resume(self, name: str) -> MappingView:
         """Control."""
         return await self.supervisor.resume(name)
+
+    async def forget(self, name: str) -> Forgotten:
+        """Control."""
+        async with self.changing:
+            there = {uuid: uuid for uuid in self.book.mappings}
+            there |= {it.mapping.uuid: it.mapping.name for it in self.supervisor.mappings}
+            gone = the_gone(name, await self._checkpoints.stored(), there)
+            await self._checkpoints.forget(gone.uuid)
+        forgotten = Forgotten(**gone._asdict())
+        log.info("positions_forgotten", mapping=forgotten.name, uuid=forgotten.uuid, partitions=forgotten.partitions)
+        return forgotten
 
     async def backlog(self, name: str) -> int | None:
         """Control."""

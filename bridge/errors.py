@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class BridgeError(Exception):
     """Something went wrong."""
@@ -95,3 +97,16 @@ class HoldLost(BridgeError):
 
 class Draining(BridgeError):
     """The wait was given up because its mapping drains."""
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The first error inside nested exception groups."""
+    return next(_leaves(error))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -4,8 +4,6 @@ memory, with the sources in it that the configuration names."""
 from __future__ import annotations
 
 import importlib.util
-import json
-import math
 import os
 import shutil
 import socket
@@ -22,13 +20,14 @@ import anyio.abc
 import msgspec
 import structlog
 
-from bridge.aws import Api, Aws, Credentials
+from bridge.aws import Aws, Credentials
 from bridge.errors import BridgeError, UsageError
 from bridge.executors.child import Child
 from bridge.executors.output import Output
-from bridge.faults import Backoff, persist
+from bridge.faults import Backoff
 from bridge.function import AwsSettings, Function
 from bridge.leash import Leash
+from bridge.local_sources import Found, Maker, Needs, Plan, planned
 from bridge.mapping import Mapping, SourceArn
 from bridge.settings import Settings
 
@@ -40,33 +39,32 @@ POLL = 0.02
 """Seconds between two looks whether it answers."""
 PORTS = 5
 """Free ports that are tried: somebody else may take one before the child does."""
-CREATE_LIMIT = 20.0
 LAST_LINES = 20
-MOST_RECEIVES = 5
-"""SQS-37 advises at least so many."""
-DEFAULT_VISIBILITY, LONGEST_VISIBILITY = 30, 43_200  # SQS-82
-
-Site = tuple[str, str]
-"""Account and region."""
-Queues = dict[str, dict[str, str]]
-"""Queue name -> attributes."""
 
 
 class LocalEndpoint:
     """The running server. An async context manager: leaving it kills the server and removes its folder, and when the
-    daemon is killed the leash does so. A server that dies is started again on its port, with empty queues.
+    daemon is killed the leash does so. A server that dies is started again on its port, without what was in it;
+    ``moved`` is called when sources have other ARNs since, and the settings are to be adapted again.
 
     Raises UsageError when the extra is not installed, BridgeError with the server's last lines when it does not start.
     """
 
-    def __init__(self, leash: Leash, announce: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        leash: Leash,
+        announce: Callable[[str], None] | None = None,
+        moved: Callable[[], None] = lambda: None,
+    ) -> None:
         self._leash = leash
         self._announce = announce
+        self._moved = moved
         self._announced: set[str] = set()
         self._port = 0
         self._folder = Path()
         self._child: _Server | None = None
-        self._queues: dict[Site, Queues] = {}
+        self._plan: Plan = {}
+        self._found: Found = {}
         self._tasks: anyio.abc.TaskGroup
 
     def __repr__(self) -> str:
@@ -121,9 +119,11 @@ class LocalEndpoint:
         )
 
     def mapping(self, mapping: Mapping) -> Mapping:
-        """The mapping with its source here."""
+        """The mapping with its source here. The last part of the ARN of a table's stream, or of a stream's consumer, is
+        invented by the service: it is the one here, not the one of the configuration."""
         aws = msgspec.structs.replace(self.settings(mapping.source_arn), client=mapping.aws.client)
-        return msgspec.structs.replace(mapping, aws=aws)
+        arn = self._found.get(mapping.source_arn, mapping.source_arn)
+        return msgspec.structs.replace(mapping, aws=aws, source_arn=arn)
 
     def function(self, function: Function) -> Function:
         """The function whose handler calls AWS here."""
@@ -148,20 +148,16 @@ class LocalEndpoint:
         )
 
     async def create_sources(self, mappings: Iterable[Mapping], functions: Dict[str, Function]) -> None:
-        """Makes the queues that the mappings name, each with its dead-letter queue; those that are there get the
-        attributes. ``functions`` by name. Raises RemoteError."""
-        queues = planned(mappings, functions)
-        await self._create(queues)
-        for site, named in queues.items():
-            self._queues.setdefault(site, {}).update(named)
+        """Makes what the mappings read from, queues each with its dead-letter queue, and what their functions tell of
+        failures; what is there gets the attributes. ``functions`` by name. Raises RemoteError."""
+        plan = planned(mappings, functions)
+        await self._create(plan)
+        for site, needs in plan.items():
+            self._plan.setdefault(site, Needs()).add(needs)
 
-    async def _create(self, queues: dict[Site, Queues]) -> None:
-        until = anyio.current_time() + CREATE_LIMIT
+    async def _create(self, plan: Plan) -> None:
         async with Aws(credentials=self.credentials) as aws:
-            for (account, region), named in queues.items():
-                sqs = await aws.api("sqs", AwsSettings(endpoint_url=self.url, account_id=account), region)
-                for name, attributes in named.items():
-                    await _create_queue(sqs, name, attributes, until)
+            self._found |= await Maker(aws, self.url).make(plan)
 
     # The server.
 
@@ -192,6 +188,7 @@ class LocalEndpoint:
 
     async def _start_again(self) -> _Server:
         backoff = Backoff(0.5)
+        before = dict(self._found)
         while True:
             try:
                 server = await self._start_with_sources()
@@ -199,13 +196,15 @@ class LocalEndpoint:
                 log.error("local_endpoint_not_restarted", url=self.url, error=str(error))
                 await anyio.sleep(backoff.next())
             else:
-                log.warning("local_endpoint_restarted", url=self.url, detail="its queues are empty: state is in memory")
+                log.warning("local_endpoint_restarted", url=self.url, detail="it is empty: state is in memory")
+                if self._found != before:
+                    self._moved()
                 return server
 
     async def _start_with_sources(self) -> _Server:
         server = await self._start()
         try:
-            await self._create(self._queues)
+            await self._create(self._plan)
         except BaseException:
             await server.stop()
             raise
@@ -284,38 +283,6 @@ class _Server:
             log.debug("local_endpoint_output", stream=stream, line=line)
 
 
-def planned(mappings: Iterable[Mapping], functions: Dict[str, Function]) -> dict[Site, Queues]:
-    """The queues for these mappings with their attributes: hidden for 6 x Timeout, at least 30 s (SQS-27), with a
-    dead-letter queue after 5 receives (SQS-37), FIFO by suffix (SQS-62). Those that functions only tell of asynchronous
-    events are queues and no more."""
-    plans: dict[Site, Queues] = {}
-    for mapping in mappings:
-        arn = mapping.source_arn
-        queues = plans.setdefault((arn.account, arn.region), {})
-        timeout = functions[mapping.function].timeout
-        visibility = min(max(DEFAULT_VISIBILITY, math.ceil(6 * timeout)), LONGEST_VISIBILITY)
-        before = int(queues.get(arn.resource, {}).get("VisibilityTimeout", 0))  # two mappings may share a queue
-        letters = arn._replace(resource=_letters(arn.resource))
-        redrive = {"deadLetterTargetArn": str(letters), "maxReceiveCount": str(MOST_RECEIVES)}
-        queues.setdefault(letters.resource, _kind(arn.resource))
-        queues[arn.resource] = {
-            **_kind(arn.resource),
-            "VisibilityTimeout": str(max(visibility, before)),
-            "RedrivePolicy": json.dumps(redrive),
-        }
-    for arn in _told_queues(functions.values()):
-        plans.setdefault((arn.account, arn.region), {}).setdefault(arn.resource, {})
-    return plans
-
-
-def _told_queues(functions: Iterable[Function]) -> list[SourceArn]:
-    """The queues that are told how asynchronous events end."""
-    settings = [(function.event_invoke, function.dead_letter) for function in functions]
-    targets = [target for ends, letters in settings for target in (ends.on_success, ends.on_failure, letters)]
-    arns = [SourceArn.parse(target) for target in targets if target]
-    return [arn for arn in arns if arn.service == "sqs"]
-
-
 def variables(port: int, folder: Path) -> dict[str, str]:
     """The environment of the server: its port, loopback alone, nothing kept, nothing outside its folder."""
     inherited = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
@@ -341,34 +308,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-async def _create_queue(sqs: Api, name: str, attributes: dict[str, str], until: float) -> None:
-    """Twice is as good as once, also with other attributes."""
-    fifo = {"Attributes": {"FifoQueue": "true"}} if "FifoQueue" in attributes else {}
-    made = await _call(sqs, "CreateQueue", {"QueueName": name, **fifo}, until)
-    changeable = {key: value for key, value in attributes.items() if key != "FifoQueue"}
-    if changeable:
-        await _call(sqs, "SetQueueAttributes", {"QueueUrl": made["QueueUrl"], "Attributes": changeable}, until)
-
-
-async def _call(sqs: Api, operation: str, params: dict[str, object], until: float) -> dict[str, str]:
-    return await persist(lambda: sqs.call(operation, params, timeout=10), trouble=_tell, until=until)
-
-
-def _tell(line: str | None) -> None:
-    log.debug("local_endpoint_waits", detail=line)
-
-
-def _letters(queue: str) -> str:
-    """The name of its dead-letter queue; that of a FIFO queue is FIFO, too."""
-    name = queue.removesuffix(".fifo")
-    return f"{name}-dlq{queue[len(name) :]}"
-
-
-def _kind(queue: str) -> dict[str, str]:
-    # Without deduplication by content each send would have to bring an id: a nuisance at a local endpoint.
-    return {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if queue.endswith(".fifo") else {}
 
 
 def _ignore(data: bytes) -> None:

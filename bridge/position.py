@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping as Dict
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -21,6 +21,18 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     """The partition was finished: a tombstone until its children have positions (KIN-94)."""
 
 
+class Move(NamedTuple):
+    """One change of what is stored. A mapping may have had several sources, one after the other."""
+
+    mapping: str
+    """Its UUID."""
+    source: str
+    """The ARN: partitions of another source may have the same names."""
+    partition: str
+    position: Position | None
+    """None: it is forgotten."""
+
+
 class Positions(Protocol):
     """The positions of one mapping, by partition. StateError means that nothing of the call has happened; who gets one
     stops, since without positions records would be given up silently or repeated without bound."""
@@ -30,7 +42,11 @@ class Positions(Protocol):
         ...
 
     async def move(self, moved: Dict[str, Position]) -> None:
-        """One write; returns when it has happened. Concurrent calls share a write."""
+        """One write; returns when it has happened. Concurrent calls share a write.
+
+        Raises HoldLost, and nothing of the call has happened, when a partition is stored with a higher epoch: it is
+        somebody else's now (SCO-32, SCO-33).
+        """
         ...
 
     async def forget(self, partitions: Collection[str]) -> None:

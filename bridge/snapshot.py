@@ -15,7 +15,7 @@ class Gate(msgspec.Struct, frozen=True):
     """What holds something right now. ``since`` in epoch seconds; ``detail`` is one line for people."""
 
     name: str
-    """window, slot, buffer, failing, throttled, group, paused, opening, endpoint, draining, invoking, polling …"""
+    """window, slot, buffer, failing, throttled, group, paused, opening, state, endpoint, draining, polling …"""
     since: float
     detail: str = ""
 
@@ -99,6 +99,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     functions: tuple[FunctionView, ...] = ()
 
 
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+    """A mapping that is gone, whose positions were dropped. ``name``: the one it had when it ran last."""
+
+    name: str
+    uuid: str
+    partitions: int
+
+
 class Control(Protocol):
     """What the admin interface may do with the daemon. ``name`` is a mapping's name or UUID: KeyError when unknown."""
 
@@ -110,6 +118,11 @@ class Control(Protocol):
         ...
 
     def resume(self, name: str) -> Awaitable[MappingView]: ...
+
+    def forget(self, name: str) -> Awaitable[Forgotten]:
+        """Drops the positions of a mapping that is gone. UsageError: there are none under this name or UUID, or those
+        of several, or the mapping exists."""
+        ...
 
     def backlog(self, name: str) -> Awaitable[int | None]:
         """Records that wait at the source, asked of it now (`/scale`); none when it cannot say."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from importlib import import_module
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -15,18 +14,19 @@ import msgspec
 import structlog
 
 from bridge.crew import Crew
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, StateError, first_cause
 from bridge.flow import Buffer, Filter, Flow, Tally
 from bridge.invoker import Invoker
 from bridge.mapping import Mapping
 from bridge.pipeline.breaker import Breaker
 from bridge.snapshot import Failure, Gate, MappingView
-from bridge.sources import ASYNCHRONOUS, SOURCES, Source, Surroundings
+from bridge.sources import Source, Surroundings, source_class
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from bridge.aws import Aws
+    from bridge.checkpoints import Checkpoints
     from bridge.destinations.delivery import Delivery
     from bridge.sources.event_queue import EventQueue
     from bridge.telemetry.metrics import MappingMeter, Metrics
@@ -72,6 +72,7 @@ class Supervised:
         *,
         paused: bool,
         asynchronous: Asynchronous | None = None,
+        checkpoints: Checkpoints | None = None,
         state: str = "Creating",
     ) -> None:
         self.mapping = mapping
@@ -81,6 +82,7 @@ class Supervised:
         self._meter = meter
         self._buffer = buffer
         self._asynchronous = asynchronous
+        self._checkpoints = checkpoints
         self._breaker = Breaker()
         self._tally = Tally()
         self._flow: Flow | None = None
@@ -166,10 +168,11 @@ class Supervised:
 
     async def _open_and_run(self) -> None:
         mapping, function = self.mapping, self._invoker.function
-        kind = source_class(mapping)
+        kind = source_class(mapping.source)
         asynchronous = self._asynchronous
         events = asynchronous.events if asynchronous else None
-        surroundings = Surroundings(self._aws, self._meter, function.timeout, self._told, function, events)
+        positions = self._checkpoints.of(mapping) if self._checkpoints else None
+        surroundings = Surroundings(self._aws, self._meter, function.timeout, self._told, function, events, positions)
         with self._invoker.lane(mapping.name, rejects=kind.rejects) as lane:
             async with kind(mapping, surroundings) as source:
                 self._flow = Flow(
@@ -223,7 +226,8 @@ class Supervised:
         if self._trouble is None or self._trouble.detail != line:
             log.error("mapping_failed", mapping=self.mapping.name, error=line, exc_info=None if known else failure)
             self._tally.failures.append(Failure(at=time.time(), what=type(failure).__name__, message=line[:300]))
-            self._trouble = Gate("opening" if known else "crashed", time.time(), line)
+            name = "state" if isinstance(failure, StateError) else "opening" if known else "crashed"
+            self._trouble = Gate(name, time.time(), line)
 
     # What others ask of it.
 
@@ -352,10 +356,17 @@ class Supervisor:
     """All mappings of the daemon."""
 
     def __init__(
-        self, aws: Aws, metrics: Metrics, buffer: Buffer, pauses: Pauses, asynchronous: Asynchronous | None = None
+        self,
+        aws: Aws,
+        metrics: Metrics,
+        buffer: Buffer,
+        pauses: Pauses,
+        asynchronous: Asynchronous | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self._aws = aws
         self._asynchronous = asynchronous
+        self._checkpoints = checkpoints
         self._metrics = metrics
         self._buffer = buffer
         self._pauses = pauses
@@ -399,6 +410,7 @@ class Supervisor:
             self._buffer,
             paused=paused,
             asynchronous=self._asynchronous,
+            checkpoints=self._checkpoints,
             state=state,
         )
         self._mappings[mapping.name] = supervised
@@ -413,11 +425,15 @@ class Supervisor:
         if self._mappings.get(name) is supervised:
             del self._mappings[name], self._ended[name]
 
-    def remove_soon(self, name: str) -> None:
-        """``remove``, without waiting for it; the mapping is Deleting from now on."""
+    def remove_soon(self, name: str, then: Callable[[], Awaitable[None]]) -> None:
+        """``remove``, without waiting for it, and ``then`` what follows; the mapping is Deleting from now on."""
         assert self._tasks is not None  # noqa: S101
         self._mappings[name].close("Deleting")
-        self._tasks.start_soon(self.remove, name, name=f"delete {name}")
+        self._tasks.start_soon(self._remove, name, then, name=f"delete {name}")
+
+    async def _remove(self, name: str, then: Callable[[], Awaitable[None]]) -> None:
+        await self.remove(name)
+        await then()
 
     def replace_soon(self, mapping: Mapping, invoker: Invoker, state: str) -> None:
         """Drains the mapping of this name and starts it anew as ``mapping``; it is in ``state`` from now on until the
@@ -477,23 +493,3 @@ class Supervisor:
                 supervised.watch(anyio.current_time())
             event, self.watched = self.watched, anyio.Event()
             event.set()
-
-
-def source_class(mapping: Mapping) -> type[Source]:
-    """The class that SOURCES or ASYNCHRONOUS name for the mapping's kind of source."""
-    module, _, name = {**SOURCES, **ASYNCHRONOUS}[mapping.source].partition(":")
-    kind: type[Source] = getattr(import_module(module), name)
-    return kind
-
-
-def first_cause(error: BaseException) -> BaseException:
-    """The first error inside nested exception groups."""
-    return next(_leaves(error))
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

@@ -19,6 +19,7 @@ LAYERS = [
     {
         "leash", "init", "listening", "aws", "aws_sdk", "aws_fast", "sigv4", "faults", "notify", "telemetry", "sources",
         "executors", "stores", "samples", "runtimes", "destinations",
+        "checkpoints",
     },
     {"settings", "config"},
     {"invoker", "flow"},
@@ -26,6 +27,7 @@ LAYERS = [
     {"crew"},
     {"supervisor"},
     {"asynchronous"},
+    {"local_sources"},
     {"local"},
     {"daemon", "admin", "api"},
     {"demo"},

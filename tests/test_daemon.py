@@ -17,12 +17,17 @@ import anyio
 import pytest
 import yaml
 
+from bridge.api import Call, mappings
 from bridge.aws import Credentials
+from bridge.checkpoints import Checkpoints
 from bridge.daemon import Daemon
-from bridge.errors import BridgeError, StateError
+from bridge.errors import BridgeError, StateError, UsageError
 from bridge.function import AwsSettings
 from bridge.leash import Leash
+from bridge.mapping import Mapping, SourceArn
+from bridge.position import Position
 from bridge.settings import Settings, load
+from bridge.stores import open_store
 from bridge.telemetry import logs
 from tests.sources.faulty_sqs import FaultySqs
 from tests.wire import Wire
@@ -201,6 +206,69 @@ async def test_signals_of_the_process(place: Place) -> None:
         await act.scenery.adapting.wait()
         os.kill(os.getpid(), SIGTERM)
         await until(lambda: act.daemon.snapshot().draining)
+
+
+STREAM = SourceArn.parse("arn:aws:kinesis:eu-west-1:123456789012:stream/clicks")
+
+
+def streaming(name: str, uuid: str = "") -> Mapping:
+    return Mapping(name=name, uuid=uuid or f"uuid-of-{name}", function="worker", source_arn=STREAM)
+
+
+async def leave_positions(place: Place, *mappings: Mapping) -> None:
+    """What mappings of an earlier configuration left in the state file."""
+    async with open_store(place.config["state"]) as store, Checkpoints(store).running() as checkpoints:
+        for mapping in mappings:
+            await checkpoints.of(mapping).load()
+            await checkpoints.of(mapping).move({"s-1": Position(position="1"), "s-2": Position(position="1")})
+
+
+async def test_positions_of_a_mapping_that_is_gone_can_be_forgotten(place: Place) -> None:
+    twins = [streaming("twin", "uuid-1"), streaming("twin", "uuid-2")]
+    await leave_positions(place, streaming("clicks"), streaming("orders", "uuid-0"), *twins)
+    async with running(place) as act:
+        daemon = act.daemon
+        for name, complaint in (
+            ("orders", 'the mapping "orders" exists, and keeps its positions; an earlier one of this name .* uuid-0'),
+            (daemon.supervisor.find("orders").mapping.uuid, "exists"),
+            ("clisk", 'no positions are stored for a mapping "clisk"; did you mean "clicks"'),
+            ("twin", "several mappings were called .*: uuid-1 and uuid-2"),
+        ):
+            with pytest.raises(UsageError, match=complaint):
+                await daemon.forget(name)
+        forgotten = await daemon.forget("clicks")
+        assert (forgotten.name, forgotten.uuid, forgotten.partitions) == ("clicks", "uuid-of-clicks", 2)
+        with pytest.raises(UsageError, match="no positions are stored"):
+            await daemon.forget("clicks")
+        assert (await daemon.forget("UUID-1")).uuid == "uuid-1"
+        assert (await daemon.forget("twin")).uuid == "uuid-2"
+        assert await daemon.store.positioned() == {"uuid-0": 2}
+
+
+async def test_a_mapping_deleted_through_the_api_leaves_no_positions(place: Place) -> None:  # TW-54
+    place.queue.attributes["VisibilityTimeout"] = "30"
+    place.config["mappings"] = {}
+    place.write()
+    async with running(place) as act:
+        given = {"FunctionName": "worker", "EventSourceArn": place.queue.arn}
+        uuid = (await mappings.create(act.daemon, Call(given, "r")))["UUID"]
+        await act.daemon._checkpoints.of(streaming("x", uuid)).move({"s": Position(position="1")})
+        await until(lambda: act.daemon.supervisor.find(uuid).ready)
+        await mappings.delete(act.daemon, Call({"UUID": uuid}, "r"))
+        await until(lambda: not act.daemon.supervisor.mappings)
+        with anyio.fail_after(20):
+            while await act.daemon.store.documents("deleted"):
+                await anyio.sleep(0.01)
+        assert await act.daemon.store.positioned() == {}
+
+
+async def test_a_delete_that_was_cut_short_is_finished_at_the_next_start(place: Place) -> None:
+    await leave_positions(place, streaming("clicks"), streaming("views"))
+    async with open_store(place.config["state"]) as store:
+        await store.keep("deleted", "uuid-of-clicks", b"")
+    async with running(place) as act:
+        assert await act.daemon.store.positioned() == {"uuid-of-views": 2}
+        assert await act.daemon.store.documents("deleted") == {}
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,10 @@ from structlog.testing import capture_logs
 
 from bridge.aws import Aws
 from bridge.errors import BridgeError, UsageError
-from bridge.function import AwsSettings, EventInvoke, Function
+from bridge.function import AwsSettings, Function
 from bridge.leash import Leash
-from bridge.local import LocalEndpoint, free_port, planned
-from bridge.mapping import Mapping, SourceArn
+from bridge.local import LocalEndpoint, free_port
+from bridge.mapping import Mapping, SourceArn, StreamOptions
 from tests.conftest import missing
 from tests.servers import listens
 
@@ -52,68 +52,6 @@ def installed() -> None:
         import ministack  # noqa: F401
     except ImportError:
         missing("ministack")
-
-
-# What is planned.
-
-
-def test_queues_that_are_told_of_asynchronous_events_are_made_too() -> None:  # DST-1, DST-20
-    place = f"arn:aws:sqs:{EU}:{ALICE}"
-    told = EventInvoke(on_success=f"{place}:done", on_failure="arn:aws:s3:::bucket")
-    teller = msgspec.structs.replace(function(), event_invoke=told, dead_letter=f"{place}:orders")
-    queues = planned([mapping("orders")], {"worker": teller})[ALICE, EU]
-    assert queues["done"] == {}
-    assert list(queues) == ["orders-dlq", "orders", "done"]
-    assert "RedrivePolicy" in queues["orders"]
-
-
-@pytest.mark.parametrize(
-    ("timeout", "visibility"), [(1, "30"), (3, "30"), (5.1, "31"), (30, "180"), (900, "5400"), (1e6, "43200")]
-)
-def test_messages_are_hidden_for_six_timeouts(timeout: float, visibility: str) -> None:  # SQS-27, SQS-82
-    plan = planned([mapping("orders")], {"worker": function(timeout=timeout)})
-    assert plan[ALICE, EU]["orders"]["VisibilityTimeout"] == visibility
-
-
-def test_a_queue_gets_a_dead_letter_queue() -> None:  # SQS-37
-    queues = planned([mapping("orders")], WORKER)[ALICE, EU]
-    assert list(queues) == ["orders-dlq", "orders"]  # the one that the other refers to comes first
-    assert queues["orders-dlq"] == {}
-    assert json.loads(queues["orders"]["RedrivePolicy"]) == {
-        "deadLetterTargetArn": f"arn:aws:sqs:{EU}:{ALICE}:orders-dlq",
-        "maxReceiveCount": "5",
-    }
-
-
-def test_a_fifo_queue_gets_a_fifo_one() -> None:  # SQS-62
-    queues = planned([mapping("orders.fifo")], WORKER)[ALICE, EU]
-    kind = {"FifoQueue": "true", "ContentBasedDeduplication": "true"}
-    assert queues["orders-dlq.fifo"] == kind
-    assert queues["orders.fifo"].items() >= kind.items()
-    assert "orders-dlq.fifo" in queues["orders.fifo"]["RedrivePolicy"]
-
-
-@pytest.mark.parametrize("order", [["orders", "orders-dlq"], ["orders-dlq", "orders"]])
-def test_a_dead_letter_queue_may_be_a_source_too(order: list[str]) -> None:
-    queues = planned([mapping(name) for name in order], WORKER)[ALICE, EU]
-    assert set(queues) == {"orders", "orders-dlq", "orders-dlq-dlq"}
-    assert "orders-dlq-dlq" in queues["orders-dlq"]["RedrivePolicy"]
-
-
-@pytest.mark.parametrize("order", [["slow", "quick"], ["quick", "slow"]])
-def test_two_mappings_of_a_queue_agree_on_the_longer_time(order: list[str]) -> None:
-    functions = {"slow": function("slow", 60), "quick": function("quick", 1)}
-    plan = planned([mapping("orders", function=name) for name in order], functions)
-    assert plan[ALICE, EU]["orders"]["VisibilityTimeout"] == "360"
-
-
-def test_accounts_and_regions_are_kept_apart() -> None:
-    plan = planned([mapping("a"), mapping("a", account=BOB), mapping("b", region=US)], WORKER)
-    assert {site: set(queues) for site, queues in plan.items()} == {
-        (ALICE, EU): {"a", "a-dlq"},
-        (BOB, EU): {"a", "a-dlq"},
-        (ALICE, US): {"b", "b-dlq"},
-    }
 
 
 # The real server.
@@ -147,6 +85,49 @@ async def test_the_sources_are_there(leash: Leash) -> None:
             assert json.loads(found["RedrivePolicy"])["maxReceiveCount"] in (5, "5")
         letters = await attributes(aws, endpoint.mapping(mappings[1]).aws, "steps-dlq.fifo")
         assert letters["FifoQueue"] == "true"
+
+
+STREAM = f"arn:aws:kinesis:{EU}:{ALICE}:stream/clicks"
+TABLE = f"arn:aws:dynamodb:{EU}:{ALICE}:table/users"
+
+
+def streaming(arn: str, **options: Any) -> Mapping:
+    stream = StreamOptions(**options)
+    return Mapping(name=arn, uuid="u", function="worker", source_arn=SourceArn.parse(arn), stream=stream)
+
+
+@pytest.mark.anyio
+async def test_streams_tables_and_what_is_told_are_there(leash: Leash) -> None:
+    wanted = [
+        streaming(STREAM, on_failure="arn:aws:s3:::failures"),
+        streaming(f"{STREAM}/consumer/me:1700000000", on_failure=f"arn:aws:sns:{EU}:{ALICE}:alarms"),
+        streaming(f"{TABLE}/stream/2026-01-01T00:00:00.000", on_failure=f"arn:aws:sqs:{EU}:{ALICE}:failures"),
+    ]
+    async with LocalEndpoint(leash) as endpoint, Aws(credentials=endpoint.credentials) as aws:
+        for _ in range(2):  # twice is as once
+            await endpoint.create_sources(wanted, WORKER)
+            shared, fanned, table = (str(endpoint.mapping(it).source_arn) for it in wanted)
+            assert shared == STREAM
+
+            async def ask(service: str, operation: str, **params: Any) -> dict[str, Any]:
+                api = await aws.api(service, endpoint.settings(wanted[0].source_arn))
+                return await api.call(operation, params, timeout=10)
+
+            assert (await ask("kinesis", "DescribeStreamSummary", StreamARN=shared))["StreamDescriptionSummary"][
+                "StreamStatus"
+            ] == "ACTIVE"
+            assert fanned.startswith(f"{STREAM}/consumer/me:")
+            consumer = (await ask("kinesis", "DescribeStreamConsumer", ConsumerARN=fanned))["ConsumerDescription"]
+            assert consumer["ConsumerStatus"] == "ACTIVE"
+            assert table.startswith(f"{TABLE}/stream/")
+            described = (await ask("dynamodbstreams", "DescribeStream", StreamArn=table))["StreamDescription"]
+            assert described["StreamViewType"] == "NEW_AND_OLD_IMAGES"
+            assert [key["AttributeName"] for key in described["KeySchema"]] == ["id"]
+            await ask("s3", "HeadBucket", Bucket="failures")
+            topics = (await ask("sns", "ListTopics"))["Topics"]
+            assert [topic["TopicArn"] for topic in topics] == [f"arn:aws:sns:{EU}:{ALICE}:alarms"]
+            await ask("sqs", "GetQueueUrl", QueueName="failures")
+        assert endpoint.export_lines(wanted)[0].startswith(f"export AWS_ENDPOINT_URL={endpoint.url} ")
 
 
 @pytest.mark.anyio
@@ -274,9 +255,15 @@ def listening(pid: int) -> set[tuple[str, int]]:
 @pytest.mark.anyio
 async def test_it_is_started_again_with_its_sources(leash: Leash) -> None:
     others = children(os.getpid())
+    moved = anyio.Event()
+    table = streaming(f"{TABLE}/stream/2026-01-01T00:00:00.000")
     with capture_logs() as logs:
-        async with LocalEndpoint(leash) as endpoint, Aws(credentials=endpoint.credentials) as aws:
-            await endpoint.create_sources([mapping("orders"), mapping("steps.fifo", account=BOB)], WORKER)
+        async with (
+            LocalEndpoint(leash, moved=moved.set) as endpoint,
+            Aws(credentials=endpoint.credentials) as aws,
+        ):
+            await endpoint.create_sources([mapping("orders"), mapping("steps.fifo", account=BOB), table], WORKER)
+            before = endpoint.mapping(table).source_arn
             url = endpoint.url
             (first,) = children(os.getpid()) - others
             os.kill(first, signal.SIGKILL)
@@ -287,6 +274,8 @@ async def test_it_is_started_again_with_its_sources(leash: Leash) -> None:
             assert first not in children(os.getpid())
             settings = endpoint.mapping(mapping("steps.fifo", account=BOB)).aws
             assert (await attributes(aws, settings, "steps.fifo"))["FifoQueue"] == "true"
+            assert moved.is_set()
+            assert endpoint.mapping(table).source_arn != before
     events = [line["event"] for line in logs if line["log_level"] != "debug"]
     assert events == ["local_endpoint_died", "local_endpoint_restarted"]
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import pytest
 
-from bridge.errors import AccessDenied
+from bridge.checkpoints import Checkpoints
+from bridge.errors import AccessDenied, StateError
+from bridge.position import Move, Position
 from bridge.record import Page
 from bridge.sources import SOURCES
 from bridge.sources.memory import MemoryPartition, MemoryQueue, MemorySource
+from bridge.stores import StateUrl
+from bridge.stores.memory import MemoryStore
 from tests.clock import SKIPPING
 from tests.world import Event, function, mapping, replace, world
 
@@ -178,3 +183,101 @@ async def test_removing_a_mapping_removes_its_series() -> None:  # MET-31
         await w.supervisor.remove("q")
         page, _ = w.metrics.render()
         assert b'mapping="q"' not in page
+
+
+class Remembered(MemorySource):
+    """Its partition says how many records are done, as sources do that need somebody to remember it."""
+
+    async def __aenter__(self) -> Remembered:
+        positions = self.surroundings.positions
+        assert positions
+        known = await positions.load()
+        await super().__aenter__()
+        self._partition = Remembering(self.queue, "arn", self.surroundings)
+        self._partition.count = int(known["q"].position) if known else 0
+        return self
+
+
+class Remembering(MemoryPartition):
+    count = 0
+
+    def __init__(self, queue: MemoryQueue, arn: str, surroundings: Any) -> None:
+        super().__init__(queue, arn, surroundings)
+        self.positions = surroundings.positions
+
+    async def settle(self, done: Sequence[Any] = (), *others: Any, **options: Any) -> None:
+        if done:
+            await self.positions.move({"q": Position(position=str(self.count + len(done)))})
+            self.count += len(done)
+        await super().settle(done, *others, **options)
+
+
+class Disk(MemoryStore):
+    """Full when a test says so."""
+
+    full = False
+
+    async def keep(self, kind: str, key: str, document: bytes) -> None:
+        self.look()
+        await super().keep(kind, key, document)
+
+    async def move_positions(self, moves: Sequence[Move]) -> None:
+        self.look()
+        await super().move_positions(moves)
+
+    def look(self) -> None:
+        if self.full:
+            raise StateError("state file /x: its disk is full; free some space")
+
+
+async def test_without_checkpoints_a_mapping_stops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES, "memory", "tests.test_supervisor:Remembered")
+    queue = MemoryQueue("q", visibility=1)
+    disk = Disk(StateUrl.parse("memory:"))
+    async with Checkpoints(disk).running() as checkpoints, world(checkpoints=checkpoints) as w:
+        served = w.serve(fine)
+        settings = mapping(queue)
+        await w.add(settings)
+        queue.put("a")
+        await queue.settled_all()
+        disk.full = True
+        queue.put("b")
+        await w.until(lambda: not w.view("q").ready, within=60)
+        view = w.view("q")
+        assert view.gate
+        assert (view.gate.name, view.gate.detail) == ("state", "state file /x: its disk is full; free some space")
+        assert view.last_error == f"StateError: {view.gate.detail}"
+        given = len(served.events)
+        await anyio.sleep(600)
+        assert len(served.events) == given, "nothing is invoked without checkpoints"
+        assert not w.view("q").ready
+        assert w.supervisor.find("q").explained
+        assert len(w.view("q").failures) == 1, "said once, however often it is tried"
+        disk.full = False
+        await queue.settled_all()
+        await w.until(lambda: w.view("q").ready, within=60)
+        assert await checkpoints.of(settings).load() == {"q": Position(position="2")}
+
+
+async def test_a_mapping_that_is_disabled_or_removed_keeps_its_positions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # KIN-23, TW-54
+    monkeypatch.setitem(SOURCES, "memory", "tests.test_supervisor:Remembered")
+    queue = MemoryQueue("q")
+    disk = Disk(StateUrl.parse("memory:"))
+    async with Checkpoints(disk).running() as checkpoints, world(checkpoints=checkpoints) as w:
+        w.serve(fine)
+        settings = mapping(queue)
+        await w.add(settings)
+        queue.put("a")
+        await queue.settled_all()
+        await w.supervisor.pause("q", wait=True)
+        queue.put("b")
+        await w.supervisor.resume("q")
+        await queue.settled_all()
+        await w.supervisor.remove("q")
+        assert await checkpoints.of(settings).load() == {"q": Position(position="2")}
+        queue.put("c")
+        await w.add(settings)
+        await queue.settled_all()
+        await w.until(lambda: disk._positions[("uuid-of-q", str(settings.source_arn), "q")].position == "3", within=9)

@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from bridge.checkpoints import Checkpoints
 from bridge.executors import Environments
 from bridge.flow import Buffer
 from bridge.function import AwsSettings, Function
@@ -131,12 +132,13 @@ def mapping(queue: MemoryQueue, name: str | None = None, **options: Any) -> Mapp
 class World:
     """A supervisor with everything around it. ``add`` starts a mapping."""
 
-    def __init__(self, *, buffer: int = 1 << 28) -> None:
+    def __init__(self, *, buffer: int = 1 << 28, checkpoints: Checkpoints | None = None) -> None:
         self.metrics = Metrics()
         self.buffer = Buffer(buffer)
         self.pauses = MemoryPauses()
         self.aws = NoAws()
-        self.supervisor = Supervisor(self.aws, self.metrics, self.buffer, self.pauses)  # type: ignore[arg-type]
+        aws: Any = self.aws
+        self.supervisor = Supervisor(aws, self.metrics, self.buffer, self.pauses, checkpoints=checkpoints)
         self.executors: dict[str, ScriptedExecutor] = {}
         self._invokers: dict[str, Invoker] = {}
 

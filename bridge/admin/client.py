@@ -12,7 +12,7 @@ from bridge.errors import AccessDenied, ConfigError, RemoteError, StateError, Un
 
 if TYPE_CHECKING:
     from bridge.config.tree import Table
-    from bridge.snapshot import MappingView, Snapshot
+    from bridge.snapshot import Forgotten, MappingView, Snapshot
 
 View = TypeVar("View")
 
@@ -78,20 +78,30 @@ class Client:
 
     def pause(self, name: str, *, wait: bool) -> MappingView:
         """Pauses a mapping; with ``wait``, returns when nothing of it runs any more."""
-        return self._change(name, "pause", {"wait": wait}, PAUSE_TIMEOUT if wait else TIMEOUT)
+        from bridge.snapshot import MappingView
+
+        return self._change(name, "pause", MappingView, {"wait": wait}, PAUSE_TIMEOUT if wait else TIMEOUT)
 
     def resume(self, name: str) -> MappingView:
         """Resumes a mapping."""
-        return self._change(name, "resume", {}, TIMEOUT)
-
-    def _change(self, name: str, change: str, body: dict[str, bool], timeout: float) -> MappingView:
         from bridge.snapshot import MappingView
 
+        return self._change(name, "resume", MappingView)
+
+    def forget(self, name: str) -> Forgotten:
+        """Drops the positions of a mapping that is gone."""
+        from bridge.snapshot import Forgotten
+
+        return self._change(name, "forget", Forgotten)
+
+    def _change(
+        self, name: str, change: str, kind: type[View], body: dict[str, bool] | None = None, timeout: float = TIMEOUT
+    ) -> View:
         path = f"/mappings/{quote(name, safe='')}/{change}"
-        status, answer = self._request("POST", path, body, timeout)
+        status, answer = self._request("POST", path, body or {}, timeout)
         if status != 200:
             raise self._refused(path, status, answer)
-        return self._decoded(answer, MappingView)
+        return self._decoded(answer, kind)
 
     def _request(self, method: str, path: str, body: dict[str, bool] | None, timeout: float) -> tuple[int, bytes]:
         import http.client
@@ -145,7 +155,7 @@ class Client:
                 return AccessDenied(f"{reason}; give it with --token or BRIDGE_ADMIN_TOKEN")
             case 403:
                 return AccessDenied(reason)
-            case 404:
+            case 404 | 422:
                 return UsageError(reason)
             case 507:
                 return StateError(reason)

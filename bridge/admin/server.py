@@ -16,10 +16,10 @@ from bridge import __version__
 from bridge.admin import views
 from bridge.admin.access import Access
 from bridge.admin.backlogs import Backlogs
-from bridge.errors import BridgeError, StateError
+from bridge.errors import BridgeError, StateError, UsageError
 from bridge.listening import HttpListener
 from bridge.nearest import did_you_mean
-from bridge.snapshot import Control, MappingView
+from bridge.snapshot import Control
 from bridge.telemetry.logs import Once
 from bridge.telemetry.metrics import Metrics
 
@@ -52,7 +52,11 @@ class ResumeRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a resume; it may be left out."""
 
 
-Body = TypeVar("Body", PauseRequest, ResumeRequest)
+class ForgetRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a forget; it may be left out."""
+
+
+Body = TypeVar("Body", PauseRequest, ResumeRequest, ForgetRequest)
 
 
 class AdminServer:
@@ -112,6 +116,7 @@ class AdminServer:
         app.router.add_get("/state", self._show_state)
         app.router.add_post("/mappings/{name}/pause", self._pause)
         app.router.add_post("/mappings/{name}/resume", self._resume)
+        app.router.add_post("/mappings/{name}/forget", self._forget)
         return app
 
     # What anybody may see.
@@ -146,6 +151,10 @@ class AdminServer:
         await self._checked(request, ResumeRequest)
         return await self._changed(request, self._control.resume)
 
+    async def _forget(self, request: web.Request) -> web.Response:
+        await self._checked(request, ForgetRequest)
+        return await self._changed(request, self._control.forget)
+
     async def _checked(self, request: web.Request, kind: type[Body]) -> Body:
         """The body of a request that may change something."""
         if refusal := self._access.refusal(request.remote, request.headers):
@@ -165,7 +174,7 @@ class AdminServer:
         except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=f"bad body: {error}") from None
 
-    async def _changed(self, request: web.Request, change: Callable[[str], Awaitable[MappingView]]) -> web.Response:
+    async def _changed(self, request: web.Request, change: Callable[[str], Awaitable[msgspec.Struct]]) -> web.Response:
         name = request.match_info["name"]
         try:
             view = await change(name)
@@ -174,6 +183,8 @@ class AdminServer:
             raise web.HTTPNotFound(text=f'no mapping "{name}"{did_you_mean(name, known)}') from None
         except StateError as error:
             raise web.HTTPInsufficientStorage(text=str(error)) from None
+        except UsageError as error:
+            raise web.HTTPUnprocessableEntity(text=str(error)) from None
         except BridgeError as error:
             raise web.HTTPConflict(text=str(error)) from None
         return _json(view)

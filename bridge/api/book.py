@@ -12,11 +12,13 @@ import structlog
 from bridge.config.mappings import mapping as judged
 from bridge.config.reader import Report, Section
 from bridge.config.tree import Array, Node, Place, Problem, Scalar, Table
+from bridge.errors import StateError
 from bridge.function import EventInvoke
 from bridge.mapping import Mapping
 
 if TYPE_CHECKING:
     from bridge.api import AsyncQueue, Host
+    from bridge.checkpoints import Checkpoints
     from bridge.settings import Settings
     from bridge.stores import Store
 
@@ -61,8 +63,9 @@ class EventInvokeConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 class Book:
     """Keeps it in memory and in the store, and starts the mappings in it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, checkpoints: Checkpoints) -> None:
         self._store = store
+        self._checkpoints = checkpoints
         self.mappings: dict[str, Entry] = {}
         """UUID -> entry, in the order of creation (ESM-73)."""
         self.unusable: dict[str, str] = {}
@@ -78,7 +81,9 @@ class Book:
         return f"<Book: {len(self.mappings)} mappings>"
 
     async def open(self) -> None:
-        """Reads all of it."""
+        """Reads all of it, and finishes what an earlier process had no time for."""
+        for uuid in await self._store.documents("deleted"):
+            await self.forget_positions(uuid)
         entries = [msgspec.json.decode(it, type=Entry) for it in (await self._store.documents("mapping")).values()]
         self.mappings = {entry.uuid: entry for entry in sorted(entries, key=lambda it: (it.created_at, it.uuid))}
         decode = msgspec.json.decode
@@ -95,12 +100,22 @@ class Book:
         self.unusable.pop(entry.uuid, None)
 
     async def forget_mapping(self, uuid: str) -> None:
-        """With its tags and its pause."""
+        """With its tags and its pause. Its positions are to be forgotten when it runs no more: `forget_positions`."""
+        await self._store.keep("deleted", uuid, b"")
         await self._store.forget("mapping", uuid)
         self.mappings.pop(uuid, None)
         self.unusable.pop(uuid, None)
         await self.keep_tags(uuid, {})
         await self._store.resume(uuid)
+
+    async def forget_positions(self, uuid: str) -> None:
+        """Those of a mapping that was forgotten and does not run any more (TW-54); what fails now is done at the next
+        start."""
+        try:
+            await self._checkpoints.forget(uuid)
+            await self._store.forget("deleted", uuid)
+        except StateError as error:
+            log.error("positions_kept", mapping=uuid, error=str(error), until="the next start")
 
     async def keep_reserved(self, function: str, concurrency: int | None) -> None:
         await self._store.keep("concurrency", function, msgspec.json.encode(concurrency))

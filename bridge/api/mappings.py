@@ -101,8 +101,9 @@ async def delete(host: Host, call: Call) -> Answer:
             raise _in_use("delete")
         await host.book.forget_mapping(uuid)
         if supervised is None:
+            await host.book.forget_positions(uuid)
             return {**_idle(host, entry), "State": "Deleting", "StateTransitionReason": "USER_INITIATED"}
-        host.supervisor.remove_soon(uuid)
+        host.supervisor.remove_soon(uuid, lambda: host.book.forget_positions(uuid))
         return _configuration(host, supervised.mapping)
 
 

@@ -1,4 +1,4 @@
-"""``bridge mappings``: what the mappings of a running daemon do, and pausing and resuming them."""
+"""``bridge mappings``: what the mappings of a running daemon do, pausing and resuming them, forgetting positions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from bridge.admin.client import Client
     from bridge.snapshot import MappingView, Snapshot
 
-HELP = """List, show, pause and resume the mappings of a running daemon.
+HELP = """List, show, pause and resume the mappings of a running daemon; forget those that are gone.
 
   list    one line a mapping (the default)
   show    all about one mapping, or about each; --why names what holds it right now, and its last failures
   pause   receive nothing more and give back what was not started, until resume, also over restarts;
           waits until nothing runs
-  resume  the opposite"""
+  resume  the opposite
+  forget  drop the stored positions of a mapping that is gone: under its name it would start anew"""
 EXAMPLE = "bridge mappings show orders --why"
 
-ACTIONS = ("list", "show", "pause", "resume")
+ACTIONS = ("list", "show", "pause", "resume", "forget")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +49,10 @@ def run(args: argparse.Namespace) -> int:
     from bridge.commands import mappings_shown
 
     client = Client(find(args.admin, args.token))
+    if args.action == "forget":
+        forgotten = client.forget(args.mapping)
+        print(mappings_shown.forgotten_as_json(forgotten) if args.json else mappings_shown.forgotten(forgotten))
+        return 0
     snapshot = client.snapshot()
     chosen = _chosen(snapshot, args.mapping)
     if args.action in ("pause", "resume"):
@@ -64,8 +69,6 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Raises UsageError for what does not go together."""
     changes = args.action in ("pause", "resume")
-    if args.action == "forget":
-        raise UsageError("mappings forget is not implemented yet")
     if args.action not in ACTIONS:
         raise UsageError(
             f'no action "{args.action}"; expected {", ".join(ACTIONS)}{did_you_mean(args.action, ACTIONS)}'
@@ -79,6 +82,8 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"{option} does not go with {args.action}; see bridge mappings --help")
     if changes and bool(args.mapping) == args.all:
         raise UsageError(f"{args.action} needs either the NAME or UUID of one mapping, or --all")
+    if args.action == "forget" and not args.mapping:
+        raise UsageError("forget needs the NAME or UUID of a mapping that is gone")
 
 
 def _chosen(snapshot: Snapshot, wanted: str | None) -> Sequence[MappingView]:

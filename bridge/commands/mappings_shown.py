@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bridge.admin.views import gate, iso, row
-from bridge.snapshot import Gate, MappingView, Snapshot
+from bridge.snapshot import Forgotten, Gate, MappingView, Snapshot
 
 HEAD = ("NAME", "FUNCTION", "STATE", "GATE", "IN FLIGHT", "LAG", "LAST ERROR")
 TO_THE_RIGHT = ("IN FLIGHT", "LAG")
@@ -40,6 +40,16 @@ def table(snapshot: Snapshot, views: Sequence[MappingView]) -> str:
 def pages(snapshot: Snapshot, views: Sequence[MappingView], *, why: bool) -> str:
     """All about each mapping."""
     return "\n\n".join("\n".join(_page(snapshot, view, why)) for view in views)
+
+
+def forgotten(it: Forgotten) -> str:
+    """What was dropped, for people."""
+    return f"{it.name} ({it.uuid}): forgot where it stood in {it.partitions} partitions"
+
+
+def forgotten_as_json(it: Forgotten) -> str:
+    """The same as an array for programs."""
+    return json.dumps([{"name": it.name, "uuid": it.uuid, "partitions": it.partitions}], indent=2)
 
 
 def _cells(snapshot: Snapshot, view: MappingView) -> tuple[str, ...]:

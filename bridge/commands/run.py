@@ -54,9 +54,10 @@ def _serve(args: argparse.Namespace) -> int:
     from bridge.local import LocalEndpoint
 
     def stage(leash: Leash) -> LocalEndpoint:
-        return LocalEndpoint(leash, announce=lambda line: print(line, flush=True))
+        return LocalEndpoint(leash, announce=lambda line: print(line, flush=True), moved=daemon.reload)
 
-    return anyio.run(Daemon(settings, read, stage=stage).run)
+    daemon = Daemon(settings, read, stage=stage)
+    return anyio.run(daemon.run)
 
 
 def allow_files() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping as Dict, Sequence
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -154,3 +155,10 @@ class Source(Protocol):
     async def backlog(self) -> int | None:
         """Records that wait at the source now, as far as it can say; asked only on demand."""
         ...
+
+
+def source_class(name: str) -> type[Source]:
+    """The class that SOURCES or ASYNCHRONOUS name for this kind."""
+    module, _, attribute = {**SOURCES, **ASYNCHRONOUS}[name].partition(":")
+    kind: type[Source] = getattr(import_module(module), attribute)
+    return kind

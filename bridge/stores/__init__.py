@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from bridge.errors import StateError
 from bridge.event import Event, Waiting
 from bridge.nearest import did_you_mean
+from bridge.position import Move, Position
 
 STORES = {
     "sqlite": "bridge.stores.sqlite:SqliteStore",
@@ -110,6 +111,26 @@ class Store(Protocol):
 
     async def forget(self, kind: str, key: str) -> None:
         """Nothing is kept under this key any more. Twice is as once."""
+        ...
+
+    async def positions(self, mapping: str, source: str) -> dict[str, Position]:
+        """Where the partitions of a source stand for the mapping with this UUID; nothing of other sources."""
+        ...
+
+    async def move_positions(self, moves: Sequence[Move]) -> None:
+        """One write: all of them in this order, or none. It survives the end of this process by any means; a power cut
+        may undo the last of them, never a part of one.
+
+        Raises HoldLost, and nothing has happened, when one has a lower epoch than what is stored (SCO-32).
+        """
+        ...
+
+    async def forget_positions(self, mapping: str) -> None:
+        """The mapping with this UUID has no position any more, in no source. Twice is as once."""
+        ...
+
+    async def positioned(self) -> dict[str, int]:
+        """The UUIDs that have positions -> of how many partitions."""
         ...
 
 

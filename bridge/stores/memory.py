@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
+from bridge.errors import HoldLost
 from bridge.event import Event, Waiting
+from bridge.position import Move, Position
 from bridge.stores import StateUrl
 
 
@@ -20,6 +23,7 @@ class MemoryStore:
         self._paused: set[str] = set()
         self._events: dict[str, Event] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
+        self._positions: dict[tuple[str, str, str], Position] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryStore paused={len(self._paused)} events={len(self._events)}>"
@@ -33,6 +37,7 @@ class MemoryStore:
         self._paused.clear()
         self._events.clear()
         self._documents.clear()
+        self._positions.clear()
 
     async def paused(self) -> frozenset[str]:
         return frozenset(self._paused)
@@ -73,3 +78,27 @@ class MemoryStore:
 
     async def forget(self, kind: str, key: str) -> None:
         self._documents.get(kind, {}).pop(key, None)
+
+    async def positions(self, mapping: str, source: str) -> dict[str, Position]:
+        known = self._positions.items()
+        return {key[2]: position for key, position in known if key[:2] == (mapping, source)}
+
+    async def move_positions(self, moves: Sequence[Move]) -> None:
+        after: dict[tuple[str, str, str], Position | None] = {}
+        for move in moves:
+            key, position = move[:3], move.position
+            stored = after.get(key, self._positions.get(key))
+            if position and stored and position.epoch < stored.epoch:
+                raise HoldLost
+            after[key] = position
+        for key, position in after.items():
+            if position is None:
+                self._positions.pop(key, None)
+            else:
+                self._positions[key] = position
+
+    async def forget_positions(self, mapping: str) -> None:
+        self._positions = {key: position for key, position in self._positions.items() if key[0] != mapping}
+
+    async def positioned(self) -> dict[str, int]:
+        return dict(Counter(mapping for mapping, _, _ in self._positions))

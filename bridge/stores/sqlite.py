@@ -8,16 +8,20 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from bridge.errors import StateError
+from bridge.errors import HoldLost, StateError
 from bridge.event import Event, Waiting
+from bridge.position import Move, Position
 from bridge.stores import StateUrl
 
 APPLICATION_ID = 0x62726467  # "brdg"
@@ -60,6 +64,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (namespace, kind, key)
         )""",
     ),
+    (  # who owns a partition, and a sign of life, follow as columns of the same row: one write moves all (SCO-1)
+        """CREATE TABLE positions (
+            namespace TEXT NOT NULL,
+            mapping TEXT NOT NULL,
+            source TEXT NOT NULL,
+            partition TEXT NOT NULL,
+            epoch INTEGER NOT NULL,
+            position TEXT NOT NULL,
+            state BLOB NOT NULL,
+            ended INTEGER NOT NULL,
+            PRIMARY KEY (namespace, mapping, source, partition)
+        )""",
+    ),
 )
 """What leads from each version of the schema to the next. ``PRAGMA user_version`` says how many a file has seen."""
 
@@ -71,9 +88,19 @@ _ADD = """INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (namespace, request_id) DO NOTHING"""
 _MOVE = "UPDATE events SET due_at = ?, attempts = ?, deliveries = ? WHERE namespace = ? AND request_id = ?"
 _FORGET = "DELETE FROM events WHERE namespace = ? AND request_id = ?"
+_POSITIONS = """SELECT partition, epoch, position, state, ended FROM positions
+    WHERE namespace = ? AND mapping = ? AND source = ?"""
+_MOVE_POSITION = """INSERT INTO positions VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (namespace, mapping, source, partition) DO UPDATE SET epoch = excluded.epoch,
+    position = excluded.position, state = excluded.state, ended = excluded.ended WHERE excluded.epoch >= epoch"""
+_FORGET_POSITION = "DELETE FROM positions WHERE namespace = ? AND mapping = ? AND source = ? AND partition = ?"
+_FORGET_POSITIONS = "DELETE FROM positions WHERE namespace = ? AND mapping = ?"
+_POSITIONED = "SELECT mapping, count(*) FROM positions WHERE namespace = ? GROUP BY mapping"
 
 Value = str | float | bytes
 Values = tuple[Value, ...]
+Flushing = Literal["FULL", "NORMAL"]
+"""FULL: a power cut undoes nothing that has been written; NORMAL: it may undo the last writes, each of them whole."""
 T = TypeVar("T")
 
 
@@ -85,6 +112,8 @@ class SqliteStore:
         self._namespace = url.namespace
         self._file: _File | None = None
         self._turn: anyio.CapacityLimiter | None = None
+        self._using = Lock()
+        """Held while a thread works, also by one that was left behind."""
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path} {'open' if self._file else 'closed'}>"
@@ -144,6 +173,28 @@ class SqliteStore:
         query = "DELETE FROM documents WHERE namespace = ? AND kind = ? AND key = ?"
         await self._execute(query, self._namespace, kind, key)
 
+    async def positions(self, mapping: str, source: str) -> dict[str, Position]:
+        rows = await self._execute(_POSITIONS, self._namespace, mapping, source)
+        return {
+            partition: Position(epoch=epoch, position=position, state=state, ended=bool(ended))
+            for partition, epoch, position, state, ended in rows
+        }
+
+    async def move_positions(self, moves: Sequence[Move]) -> None:
+        space = self._namespace
+        statements: list[tuple[str, list[Values]]] = []
+        for forgotten, run in groupby(moves, lambda move: move.position is None):
+            statement = _FORGET_POSITION if forgotten else _MOVE_POSITION
+            statements.append((statement, [_position_row(space, move) for move in run]))
+        file = self._opened()
+        await self._threaded(lambda: file.change(statements, fenced=_MOVE_POSITION, flushing="NORMAL"))
+
+    async def forget_positions(self, mapping: str) -> None:
+        await self._execute(_FORGET_POSITIONS, self._namespace, mapping)
+
+    async def positioned(self) -> dict[str, int]:
+        return dict(await self._execute(_POSITIONED, self._namespace))
+
     async def _execute(self, statement: str, *values: Value) -> list[tuple[Any, ...]]:
         file = self._opened()
         return await self._threaded(lambda: file.execute(statement, values))
@@ -156,10 +207,23 @@ class SqliteStore:
     async def _threaded(self, work: Callable[[], T]) -> T:
         """Runs ``work`` in its turn. The thread of a disk that hangs is left behind: the daemon goes on without it, and
         what it was about to write is called off."""
+        called_off = False
+
+        def in_turn() -> T:
+            if not self._using.acquire(timeout=PATIENCE):
+                raise TimeoutError
+            try:
+                if called_off:
+                    raise TimeoutError
+                return work()
+            finally:
+                self._using.release()
+
         try:
             with anyio.fail_after(PATIENCE):
-                return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._turn)
+                return await anyio.to_thread.run_sync(in_turn, abandon_on_cancel=True, limiter=self._turn)
         except TimeoutError:
+            called_off = True
             if self._file is not None:
                 self._file.interrupt()
             raise StateError(
@@ -174,6 +238,8 @@ class _File:
         self._path = path
         self._lock = -1
         self._connection: sqlite3.Connection | None = None
+        self._flushing: Flushing | None = None
+        self._called_off = False
         try:
             self._lock = _claim(path, namespace)
             _create(path)
@@ -191,27 +257,49 @@ class _File:
     def execute(self, statement: str, values: tuple[Value, ...]) -> list[tuple[Any, ...]]:
         assert self._connection is not None  # noqa: S101  closed files are not handed out
         try:
+            self._flush_as("FULL")
             return self._connection.execute(statement, values).fetchall()  # autocommit: one statement, one write
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
-    def change(self, statements: Sequence[tuple[str, Sequence[Values]]]) -> None:
-        """All of it in one transaction, or nothing."""
-        assert self._connection is not None  # noqa: S101
+    def change(
+        self, statements: Sequence[tuple[str, Sequence[Values]]], *, fenced: str = "", flushing: Flushing = "FULL"
+    ) -> None:
+        """All of it in one transaction, or nothing. Raises HoldLost when the statement ``fenced`` passed over a row."""
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            self._flush_as(flushing)
+            with self._transaction() as connection:
                 for statement, rows in statements:
-                    self._connection.executemany(statement, rows)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.rollback()
-                raise
+                    changed = connection.executemany(statement, rows).rowcount
+                    if statement == fenced and changed < len(rows):
+                        raise HoldLost
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        assert self._connection is not None  # noqa: S101
+        self._called_off = False
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+            if self._called_off:
+                raise StateError(f"state file {self._path}: the write was called off")
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.rollback()
+            raise
+
+    def _flush_as(self, flushing: Flushing) -> None:
+        """What is written from now on is flushed to the disk so."""
+        assert self._connection is not None  # noqa: S101
+        if flushing != self._flushing:
+            self._connection.execute(f"PRAGMA synchronous = {flushing}")
+            self._flushing = flushing
+
     def interrupt(self) -> None:
         """Calls off what another thread is executing."""
+        self._called_off = True  # what waits for another program's lock does not hear SQLite's own interrupt
         if self._connection is not None:
             self._connection.interrupt()
 
@@ -232,7 +320,7 @@ class _File:
         try:
             self._check(connection)
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # a power cut must undo no pause and no accepted event
+            connection.execute("PRAGMA synchronous = FULL")
             _migrate(connection)
         except BaseException:
             connection.close()
@@ -269,9 +357,15 @@ def _row(namespace: str, event: Event) -> Values:
     )  # fmt: skip
 
 
+def _position_row(namespace: str, move: Move) -> Values:
+    key = (namespace, move.mapping, move.source, move.partition)
+    position = move.position
+    return (*key, position.epoch, position.position, position.state, position.ended) if position else key
+
+
 DAMAGED = (
-    "is damaged, or no state file of bridge; restore it, or move it away to start afresh (pauses, asynchronous events"
-    " and what was made through the API are forgotten)"
+    "is damaged, or no state file of bridge; restore it, or move it away to start afresh (positions, pauses,"
+    " asynchronous events and what was made through the API are forgotten)"
 )
 ADVICE = {
     "SQLITE_FULL": "its disk is full; free some space",

@@ -12,7 +12,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from bridge.admin.server import AdminServer
 from bridge.errors import BridgeError
-from bridge.snapshot import Failure, FunctionView, Gate, MappingView, RunnerView, Snapshot
+from bridge.snapshot import Failure, Forgotten, FunctionView, Gate, MappingView, RunnerView, Snapshot
 from bridge.telemetry.metrics import Metrics
 
 STARTED = 1_700_000_000.0
@@ -100,6 +100,12 @@ class ScriptedControl:
     async def resume(self, name: str) -> MappingView:
         self.asked.append(("resume", name))
         return self._changed(name, state="Enabled", gate=None)
+
+    async def forget(self, name: str) -> Forgotten:
+        self.asked.append(("forget", name))
+        if self.failure is not None:
+            raise self.failure
+        return Forgotten(name=name, uuid=UUIDS["clicks"], partitions=3)
 
     async def backlog(self, name: str) -> int | None:
         self.asked.append(("backlog", name))

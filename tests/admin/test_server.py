@@ -151,7 +151,7 @@ class TestPages:
         async with client.head(path) as answer:
             assert answer.status == 200
 
-    @pytest.mark.parametrize("path", ["/", "/dashboard", "/mappings", "/mappings/orders/forget"])
+    @pytest.mark.parametrize("path", ["/", "/dashboard", "/mappings", "/mappings/orders/forgit"])
     async def test_an_unknown_path_lists_the_known_ones(self, client: aiohttp.ClientSession, path: str) -> None:
         async with client.get(path) as answer:
             assert answer.status == 404
@@ -166,6 +166,7 @@ class TestPages:
             "GET /state",
             "POST /mappings/{name}/pause",
             "POST /mappings/{name}/resume",
+            "POST /mappings/{name}/forget",
         ]
 
     async def test_a_change_is_no_get(self, client: aiohttp.ClientSession, control: ScriptedControl) -> None:
@@ -203,6 +204,14 @@ class TestChanges:
             assert not done.is_set()
             control.finish.set()
         assert done.is_set()
+
+    async def test_forget(self, client: aiohttp.ClientSession, control: ScriptedControl) -> None:
+        status, answer = await post(client, "/mappings/gone/forget")
+        assert (status, answer) == (200, {"name": "gone", "uuid": CLICKS.uuid, "partitions": 3})
+        control.failure = UsageError('the mapping "orders" exists, and keeps its positions')
+        assert await post(client, "/mappings/orders/forget") == (422, {"error": str(control.failure)})
+        assert (await post(client, "/mappings/orders/forget", json={"all": True}))[0] == 400
+        assert control.asked == [("forget", "gone"), ("forget", "orders")]
 
     async def test_an_unknown_mapping_gets_the_nearest(self, client: aiohttp.ClientSession) -> None:
         status, answer = await post(client, "/mappings/ordrs/pause")

@@ -16,6 +16,7 @@ import pytest
 
 from bridge.api.book import Book, EventInvokeConfig
 from bridge.api.server import ApiServer
+from bridge.checkpoints import Checkpoints
 from bridge.errors import StateError, Throttled
 from bridge.function import EventInvoke
 from bridge.invoker import Invoker
@@ -65,7 +66,7 @@ class Daemon:
 @asynccontextmanager
 async def served(keys: dict[str, str] | None = None) -> AsyncIterator[tuple[Daemon, str]]:
     async with open_store("memory:") as store:
-        daemon = Daemon(Book(store))
+        daemon = Daemon(Book(store, Checkpoints(store)))
         async with ApiServer(cast("Host", daemon), "127.0.0.1", 0, keys) as server:
             yield daemon, f"http://{server.address}"
 

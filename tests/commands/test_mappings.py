@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from bridge.commands import main
-from bridge.errors import Draining, StateError
+from bridge.errors import Draining, StateError, UsageError
 from bridge.snapshot import Gate
 from tests.admin.control import CLICKS, ORDERS, STARTED, ScriptedControl, served, view
 
@@ -220,6 +220,18 @@ class TestChanged:
         assert len(err.splitlines()) == 2
         assert all(str(failure) in line for line in err.splitlines())
 
+    def test_forget_says_what_is_gone(self, control: ScriptedControl, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["mappings", "forget", "gone"]) == 0
+        assert capsys.readouterr().out == f"gone ({CLICKS.uuid}): forgot where it stood in 3 partitions\n"
+        assert main(["mappings", "forget", "gone", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == [{"name": "gone", "uuid": CLICKS.uuid, "partitions": 3}]
+        assert control.asked == [("forget", "gone"), ("forget", "gone")]
+
+    def test_what_exists_is_not_forgotten(self, control: ScriptedControl, capsys: pytest.CaptureFixture[str]) -> None:
+        control.failure = UsageError('the mapping "orders" exists, and keeps its positions')
+        assert main(["mappings", "forget", "orders"]) == 2
+        assert capsys.readouterr().err == f"bridge: {control.failure}\n"
+
     def test_the_token_is_sent_from_option_or_environment(
         self, control: ScriptedControl, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -235,7 +247,8 @@ class TestChanged:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["forget", "orders"], "mappings forget is not implemented yet"),
+        (["forget"], "forget needs the NAME or UUID of a mapping that is gone"),
+        (["forget", "orders", "--all"], "--all does not go with forget"),
         (["lsit"], 'did you mean "list"?'),
         (["pause"], "either the NAME or UUID of one mapping, or --all"),
         (["resume"], "either the NAME or UUID of one mapping, or --all"),

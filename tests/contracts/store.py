@@ -8,10 +8,21 @@ import anyio
 import msgspec
 import pytest
 
+from bridge.errors import HoldLost
 from bridge.event import Event, Waiting
+from bridge.position import Move, Position
 from bridge.stores import open_store
 
 A, B = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
+
+
+STREAM = "arn:aws:kinesis:eu-west-1:123456789012:stream/clicks"
+OTHER = "arn:aws:kinesis:eu-west-1:123456789012:stream/views"
+
+
+def move(partition: str, position: str | None, *, mapping: str = A, source: str = STREAM, **options: Any) -> Move:
+    at = None if position is None else Position(position=position, **options)
+    return Move(mapping, source, partition, at)
 
 
 def event(request_id: str = A, **options: Any) -> Event:
@@ -148,3 +159,82 @@ class StoreContract:
             await store.change_events(added=[event(A)])
         async with open_store(url) as store:
             assert await store.event(A) == (event(A) if self.durable else None)
+
+    # Positions.
+
+    async def test_there_are_no_positions_at_first(self, url: str) -> None:
+        async with open_store(url) as store:
+            assert await store.positions(A, STREAM) == {}
+            assert await store.positioned() == {}
+
+    async def test_a_position_is_kept_as_it_was(self, url: str) -> None:  # SCO-1, TW-47
+        first = Position(epoch=7, position="AFTER 49590338271490256608559692538361571095921575989136588898 ü")
+        second = Position(position="TRIM_HORIZON", state=b"{}\x00\xff" * 1000, ended=True)
+        async with open_store(url) as store:
+            await store.move_positions([Move(A, STREAM, "s-1", first), Move(A, STREAM, "s-2", second)])
+            assert await store.positions(A, STREAM) == {"s-1": first, "s-2": second}
+
+    async def test_one_move_changes_all_of_a_position(self, url: str) -> None:  # TW-47
+        async with open_store(url) as store:
+            await store.move_positions([move("s-1", "1", state=b"open"), move("s-2", "1", state=b"open")])
+            await store.move_positions([move("s-1", "2", ended=True, epoch=1)])
+            known = await store.positions(A, STREAM)
+            assert known["s-1"] == Position(position="2", ended=True, epoch=1)
+            assert known["s-2"] == Position(position="1", state=b"open")
+
+    async def test_mappings_and_sources_have_positions_of_their_own(self, url: str) -> None:
+        async with open_store(url) as store:
+            await store.move_positions(
+                [move("s", "1"), move("s", "2", mapping=B), move("s", "3", source=OTHER), move("t", "4", source=OTHER)]
+            )
+            assert await store.positions(A, STREAM) == {"s": Position(position="1")}
+            assert await store.positions(B, STREAM) == {"s": Position(position="2")}
+            assert set(await store.positions(A, OTHER)) == {"s", "t"}
+            assert await store.positioned() == {A: 3, B: 1}
+
+    async def test_what_is_forgotten_has_no_position(self, url: str) -> None:  # KIN-94
+        async with open_store(url) as store:
+            await store.move_positions([move("s-1", "1"), move("s-2", "1"), move("s-1", "1", mapping=B)])
+            await store.move_positions([move("s-1", None), move("s-3", "1"), move("unknown", None)])
+            assert set(await store.positions(A, STREAM)) == {"s-2", "s-3"}
+            assert set(await store.positions(B, STREAM)) == {"s-1"}
+
+    async def test_moves_happen_in_their_order(self, url: str) -> None:
+        async with open_store(url) as store:
+            await store.move_positions([move("s", "1"), move("s", "2"), move("t", "1"), move("t", None)])
+            assert await store.positions(A, STREAM) == {"s": Position(position="2")}
+            await store.move_positions([move("s", None), move("s", "3")])
+            assert await store.positions(A, STREAM) == {"s": Position(position="3")}
+
+    async def test_a_mapping_forgets_all_its_positions(self, url: str) -> None:  # TW-54
+        async with open_store(url) as store:
+            await store.move_positions([move("s", "1"), move("s", "1", source=OTHER), move("s", "1", mapping=B)])
+            await store.forget_positions(A)
+            await store.forget_positions(A)
+            assert await store.positioned() == {B: 1}
+            assert await store.positions(A, STREAM) == {}
+
+    async def test_an_owner_of_before_moves_nothing(self, url: str) -> None:  # SCO-32
+        async with open_store(url) as store:
+            await store.move_positions([move("s", "5", epoch=2), move("t", "5", epoch=1)])
+            with pytest.raises(HoldLost):
+                await store.move_positions([move("u", "6"), move("t", "6", epoch=1), move("s", "6", epoch=1)])
+            assert await store.positions(A, STREAM) == {
+                "s": Position(position="5", epoch=2),
+                "t": Position(position="5", epoch=1),
+            }
+            await store.move_positions([move("s", "6", epoch=2), move("t", "6", epoch=3)])
+            known = await store.positions(A, STREAM)
+            assert {name: it.position for name, it in known.items()} == {"s": "6", "t": "6"}
+
+    async def test_an_owner_of_before_is_noticed_within_one_write(self, url: str) -> None:
+        async with open_store(url) as store:
+            with pytest.raises(HoldLost):
+                await store.move_positions([move("s", "1", epoch=2), move("s", "2", epoch=1)])
+            assert await store.positions(A, STREAM) == {}
+
+    async def test_positions_survive_exactly_where_that_is_promised(self, url: str) -> None:  # KIN-23
+        async with open_store(url) as store:
+            await store.move_positions([move("s", "1")])
+        async with open_store(url) as store:
+            assert await store.positions(A, STREAM) == ({"s": Position(position="1")} if self.durable else {})

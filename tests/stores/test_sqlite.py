@@ -15,8 +15,9 @@ import anyio.to_thread
 import pytest
 
 from bridge.errors import StateError
+from bridge.position import Position
 from bridge.stores import open_store, sqlite
-from tests.contracts.store import A, B, StoreContract, event
+from tests.contracts.store import STREAM, A, B, StoreContract, event, move
 
 
 @pytest.fixture
@@ -326,6 +327,26 @@ async def test_the_loop_goes_on_and_the_call_ends_while_the_disk_hangs(
 
 
 @pytest.mark.anyio
+async def test_what_waited_behind_a_disk_that_hangs_does_not_happen_later(
+    path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(url) as store:
+        await store.move_positions([move("s", "1")])
+        monkeypatch.setattr(sqlite, "PATIENCE", 0.2)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        for position in ("2", "3"):
+            with pytest.raises(StateError, match="no answer within"):
+                await store.move_positions([move("s", position)])
+        other.execute("ROLLBACK")
+        other.close()
+        monkeypatch.undo()
+        assert await store.positions(A, STREAM) == {"s": Position(position="1")}
+        await store.move_positions([move("s", "4")])
+        assert await store.positions(A, STREAM) == {"s": Position(position="4")}
+
+
+@pytest.mark.anyio
 async def test_a_closed_store_says_so(url: str) -> None:
     store = open_store(url)
     with pytest.raises(StateError, match="not open"):
@@ -354,12 +375,46 @@ async def test_a_change_happens_whole_or_not_at_all(url: str) -> None:
         assert await store.waiting_events() == []
 
 
+def flushing(store: object) -> int:
+    """SQLite's own word for how the last write was flushed."""
+    assert isinstance(store, sqlite.SqliteStore)
+    assert store._file
+    assert store._file._connection
+    (level,) = store._file._connection.execute("PRAGMA synchronous").fetchone()
+    return int(level)
+
+
+@pytest.mark.anyio
+async def test_positions_alone_are_written_without_a_flush(url: str) -> None:
+    async with open_store(url) as store:
+        await store.pause(A)
+        assert flushing(store) == 2
+        await store.move_positions([move("s", "1")])
+        assert flushing(store) == 1  # NORMAL
+        await store.change_events(added=[event(A)])
+        assert flushing(store) == 2
+        await store.move_positions([move("s", "2")])
+        await store.forget_positions(A)
+        assert flushing(store) == 2
+
+
+@pytest.mark.anyio
+async def test_positions_of_namespaces_do_not_mix(url: str) -> None:
+    async with open_store(url) as one, open_store(f"{url}?namespace=me") as other:
+        await one.move_positions([move("s", "1")])
+        await other.move_positions([move("s", "2"), move("t", "2")])
+        await one.move_positions([move("t", None)])
+        assert await one.positions(A, STREAM) == {"s": Position(position="1")}
+        assert await other.positioned() == {A: 2}
+        await other.forget_positions(A)
+        assert await one.positioned() == {A: 1}
+
+
 @pytest.mark.anyio
 async def test_accepted_events_are_flushed_to_the_disk(path: Path, url: str) -> None:  # ASY-1: 202 after it
     async with open_store(url) as store:
         await store.change_events(added=[event(A)])
-        assert isinstance(store, sqlite.SqliteStore)
-        assert await store._execute("PRAGMA synchronous") == [(2,)]  # FULL
+        assert flushing(store) == 2  # FULL
 
 
 @pytest.mark.anyio
@@ -373,3 +428,5 @@ async def test_a_file_of_the_first_version_is_taken_along(path: Path, url: str) 
         assert await store.paused() == {"x"}
         await store.change_events(added=[event(A)])
         assert await store.event(A) == event(A)
+        await store.move_positions([move("s", "1")])
+        assert await store.positions(A, STREAM) == {"s": Position(position="1")}
