@@ -129,6 +129,7 @@ class KinesisStream:
             caught_up,
             None if behind is None else behind / 1000,
             children_of(page.child_shards),
+            sum([len(record.json) for record in records]),
         )
 
     def pages(self, shard: Shard, where: Where) -> AsyncGenerator[ReadPage] | None:  # noqa: ARG002 - it is asked

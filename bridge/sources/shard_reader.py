@@ -156,9 +156,11 @@ class ShardLane:
         shard, waiting = self._shard, self._records
         answered = bool(waiting) or shard.answers > self._answers
         self._answers = shard.answers
-        records = tuple(waiting) if len(waiting) <= limit else tuple(waiting.popleft() for _ in range(limit))
-        if len(records) == len(waiting):
+        if len(waiting) <= limit:
+            records = tuple(waiting)
             waiting.clear()
+        else:
+            records = tuple([waiting.popleft() for _ in range(limit)])
         shard.took(records)
         return Page(
             records,
@@ -328,21 +330,20 @@ class OpenShard:
         self.terms.poll(page, "")
         records = page.records
         if records:
-            self._open(records)
+            self._open(records, page.size)
         if page.passed and page.passed != (records[-1].id if records else ""):
             self._where = Where("AFTER_SEQUENCE_NUMBER", page.passed)
             self._progress.passed(self._where)
         if self.listened or self._resumed_behind:
             self._first_word(page)
 
-    def _open(self, records: Sequence[Record]) -> None:
+    def _open(self, records: Sequence[Record], size: int) -> None:
         """A record's position is reached with its last part (KIN-45)."""
         last = len(records) - 1
         self._progress.opened(
             (record, record if number == last or records[number + 1].id != record.id else None)
             for number, record in enumerate(records)
         )
-        size = sum(len(record.json) for record in records)
         self._held += size
         self.terms.ahead.held += size
         self._where = Where("AFTER_SEQUENCE_NUMBER", records[last].id, records[last].arrived_at)

@@ -89,7 +89,7 @@ class ReadPage(msgspec.Struct, frozen=True):
     children: tuple[Shard, ...] = ()
     """Announced at the shard's end (KIN-92)."""
     size: int = 0
-    """Bytes of the answer."""
+    """Bytes of the records' JSON."""
     passed: str = ""
     """The sequence number up to which nothing but these records is (KIN-101); empty where the service does not say."""
 

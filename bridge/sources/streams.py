@@ -262,7 +262,7 @@ class StreamSource:
             return
         meter.poll("data" if page.records else "empty")
         if page.records:
-            meter.polled(len(page.records), sum(len(record.json) for record in page.records))
+            meter.polled(len(page.records), page.size)
 
     def _gap(self, shard: Shard, line: str) -> None:
         self.surroundings.meter.gap()
