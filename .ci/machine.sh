@@ -10,6 +10,7 @@ need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need cc gcc
 need c++ g++
 need cmake cmake
+need java openjdk-17-jre-headless
 need curl curl
 need git git
 need make make
@@ -37,6 +38,17 @@ if ! diff -q .ci/npm-packages.txt "$cache/npm-installed.txt" >/dev/null 2>&1; th
   [ -d /usr/include/node ] && export npm_config_nodedir=/usr # else the headers are downloaded
   npm rebuild --prefix "$cache" --loglevel=error aws-lambda-ric >"$cache/build.log" 2>&1 || { tail -n 40 "$cache/build.log"; exit 1; }
   cp .ci/npm-packages.txt "$cache/npm-installed.txt"
+fi
+
+# Amazon's DynamoDB for one's own machine, in a package whose own dependencies nobody needs here. Its licence allows tests
+# and forbids to pass it on: it stays in the cache.
+simulator=$cache/node_modules/amplify-dynamodb-simulator
+if [ ! -e "$simulator/emulator/DynamoDBLocal.jar" ]; then
+  echo 'installing DynamoDB Local'
+  archive=$(cd "$cache" && npm pack --silent amplify-dynamodb-simulator@2.9.30)
+  rm -rf "$simulator" && mkdir -p "$simulator"
+  tar -xzf "$cache/$archive" -C "$simulator" --strip-components=1
+  rm "$cache/$archive"
 fi
 
 if ! command -v uv >/dev/null && [ ! -x "$cache/bin/uv" ]; then

@@ -46,8 +46,14 @@ class Api(Protocol):
 
         ``operation`` is AWS's name (``ReceiveMessage``). Of services that speak JSON the answer is the JSON as it came:
         blobs stay base64 text, times stay numbers. A blob that is the whole body (Invoke's Payload) is bytes, one more
-        than a function may answer at most. In ``params`` blobs are bytes. Raises RemoteError and nothing else.
+        than a function may answer at most. In ``params`` blobs are bytes and times epoch seconds. Raises RemoteError
+        and nothing else.
         """
+        ...
+
+    def now(self) -> float | None:
+        """Epoch seconds by the service's own clock as of its last answer, in whole seconds, rounded down; none where it
+        did not tell."""
         ...
 
 
@@ -173,6 +179,7 @@ class ServiceApi:
         self._within = timeout
         self._client: SdkClient | None = None
         self._renewed_at = float("-inf")
+        self._date = ""
 
     def __repr__(self) -> str:
         way = "fast" if self._fast else "sdk"
@@ -213,12 +220,24 @@ class ServiceApi:
         if fast is not None and operation in fast.operations:
             began = perf_counter()
             try:
-                return await fast.call(operation, params)
+                answer = await fast.call(operation, params)
             except OddAnswer as odd:
                 self._give_up_fast(operation, odd, perf_counter() - began)
+            else:
+                self._date = fast.date
+                return answer
         answer = await client.call(operation, params)
-        answer.pop("ResponseMetadata", None)
+        meta = answer.pop("ResponseMetadata", {})
+        self._date = meta.get("HTTPHeaders", {}).get("date", "")
         return answer
+
+    def now(self) -> float | None:
+        from email.utils import parsedate_to_datetime
+
+        try:
+            return parsedate_to_datetime(self._date).timestamp()
+        except ValueError:
+            return None
 
     @property
     def opened(self) -> bool:

@@ -21,12 +21,15 @@ from bridge.faults import fault, refusal, unanswered
 from bridge.sigv4 import Keys, Signer
 
 OPERATIONS = {
+    "dynamodbstreams": frozenset({"DescribeStream", "GetRecords", "GetShardIterator"}),
+    "kinesis": frozenset({"DescribeStreamSummary", "GetRecords", "GetShardIterator", "ListShards"}),
     "sqs": frozenset({
         "ChangeMessageVisibility", "ChangeMessageVisibilityBatch", "DeleteMessage", "DeleteMessageBatch",
         "GetQueueAttributes", "GetQueueUrl", "ReceiveMessage", "SendMessage", "SendMessageBatch",
     }),
 }  # fmt: skip
-"""By service, what it carries: operations whose JSON is their parameters, blobs as base64, and nothing else."""
+"""By service, what it carries: operations whose JSON is their parameters, blobs as base64, times as epoch seconds, and
+nothing else."""
 
 WRONG_CLOCK = 60.0
 """Seconds between this machine's clock and the service's from which on the clock is why a signature was refused."""
@@ -106,6 +109,8 @@ class FastClient:
         tls: SSLContext | None = None,
     ) -> None:
         self.operations = OPERATIONS[target.service]
+        self.date = ""
+        """Of HTTP, in the last answer."""
         self._target, self._keys, self._clock = target, keys, clock
         self._targets = {operation: f"{target.prefix}.{operation}" for operation in self.operations}
         host, path = host_of(target.url), urlsplit(target.url).path or "/"
@@ -151,9 +156,11 @@ class FastClient:
         at = self._clock.now()
         headers = self._signer.sign(self._targets[operation], body, keys, at)
         try:
-            return await self._http.post(headers, body), at
+            answer = await self._http.post(headers, body)
         except Broken as error:
             raise unanswered(self._what(operation), self._target.url, str(error), error.code) from error
+        self.date = answer.headers.get("date", "")
+        return answer, at
 
     def _clock_was_wrong(self, operation: str, answer: Response, at: float) -> bool:
         code, _ = self._error(operation, answer)

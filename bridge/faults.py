@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 _BY_CODE: dict[type[RemoteError], str] = {
     Throttled: """
-        BandwidthLimitExceeded KmsThrottled PriorRequestNotComplete ProvisionedThroughputExceeded
-        ProvisionedThroughputExceededException PurgeQueueInProgress QueueDeletedRecently RequestLimitExceeded
-        RequestThrottled RequestThrottledException SlowDown Throttling ThrottlingException ThrottledException
-        TooManyRequests TooManyRequestsException TransactionInProgressException 429""",
+        BandwidthLimitExceeded KMSThrottlingException KmsThrottled LimitExceededException PriorRequestNotComplete
+        ProvisionedThroughputExceeded ProvisionedThroughputExceededException PurgeQueueInProgress QueueDeletedRecently
+        RequestLimitExceeded RequestThrottled RequestThrottledException SlowDown Throttling ThrottlingException
+        ThrottledException TooManyRequests TooManyRequestsException TransactionInProgressException 429""",
     OverLimit: "OverLimit",
     ExpiredCredentials: """
         CredentialRetrievalError ExpiredToken ExpiredTokenException InvalidClientTokenId InvalidToken
@@ -35,8 +35,9 @@ _BY_CODE: dict[type[RemoteError], str] = {
         TokenRefreshRequired TokenRetrievalError UnauthorizedSSOTokenError UnrecognizedClientException""",
     AccessDenied: """
         AccessDenied AccessDeniedException AuthFailure AuthorizationError IncompleteSignature
-        IncompleteSignatureException InvalidAccessKeyId InvalidSignatureException KmsAccessDenied KmsOptInRequired
-        MissingAuthenticationToken MissingAuthenticationTokenException NoCredentialsError NotAuthorized OptInRequired
+        IncompleteSignatureException InvalidAccessKeyId InvalidSignatureException KMSAccessDeniedException
+        KMSOptInRequired KmsAccessDenied KmsOptInRequired MissingAuthenticationToken
+        MissingAuthenticationTokenException NoCredentialsError NotAuthorized OptInRequired
         PartialCredentialsError ProfileNotFound RequestTimeTooSkewed SignatureDoesNotMatch UnauthorizedOperation
         401 403""",
     NotFound: """

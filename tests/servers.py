@@ -30,6 +30,7 @@ REGION = "eu-west-1"
 ACCOUNT = "123456789012"
 START_LIMIT = 30.0
 PRELOAD = Path(__file__).with_name("loopback.cjs")
+SHIM = Path(__file__).with_name("loopback.c")
 _names = itertools.count(1)
 
 
@@ -180,13 +181,36 @@ def roto(port: int = 0) -> Iterator[Server]:
 def fauxqs() -> Iterator[Server]:
     """A third one, for node: looked for in BRIDGE_NODE_MODULES and .ci/cache/node_modules. The host of its queue URLs
     does not resolve."""
-    cache = Path(__file__).parent.parent / ".ci" / "cache" / "node_modules"
-    script = Path(os.environ.get("BRIDGE_NODE_MODULES") or cache) / "fauxqs" / "dist" / "server.js"
+    script = node_modules() / "fauxqs" / "dist" / "server.js"
     require(script.exists(), "fauxqs")
     port = local.free_port()
     command = [require(shutil.which("node"), "node"), "--require", str(PRELOAD), str(script)]
     with contextlib.closing(run("fauxqs", command, port, {"FAUXQS_PORT": str(port)})) as server:
         yield server
+
+
+@contextlib.contextmanager
+def dynamodb_local() -> Iterator[Server]:
+    """Amazon's DynamoDB for one's own machine, with its streams: looked for like ``fauxqs``, needs Java. Its ARNs have
+    a region and an account of their own."""
+    folder = node_modules() / "amplify-dynamodb-simulator" / "emulator"
+    require((folder / "DynamoDBLocal.jar").exists(), "DynamoDB Local")
+    java = [require(shutil.which("java"), "java"), "-Djava.net.preferIPv4Stack=true", "-XX:TieredStopAtLevel=1"]
+    port = local.free_port()
+    jar = [f"-Djava.library.path={folder / 'DynamoDBLocal_lib'}", "-jar", str(folder / "DynamoDBLocal.jar")]
+    command = [*java, *jar, "-inMemory", "-sharedDb", "-disableTelemetry", "-port", str(port)]
+    with tempfile.TemporaryDirectory() as made:
+        shim = Path(made) / "loopback.so"
+        compiler = require(shutil.which("cc"), "a C compiler")
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, SHIM, "-ldl"], check=True)
+        with contextlib.closing(run("DynamoDB Local", command, port, {"LD_PRELOAD": str(shim)})) as server:
+            yield server
+
+
+def node_modules() -> Path:
+    """Where npm's packages are."""
+    cache = Path(__file__).parent.parent / ".ci" / "cache" / "node_modules"
+    return Path(os.environ.get("BRIDGE_NODE_MODULES") or cache)
 
 
 @contextlib.contextmanager
@@ -224,6 +248,12 @@ def roto_server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def fauxqs_server() -> Iterator[Server]:
     with fauxqs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def dynamodb_local_server() -> Iterator[Server]:
+    with dynamodb_local() as server:
         yield server
 
 

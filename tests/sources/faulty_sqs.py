@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping as Dict, Sequence
 from hashlib import md5
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -364,20 +364,31 @@ OPERATIONS = {
 }
 
 
-class LocalApi:
-    """The queue as ``bridge.aws.Api``, without sockets: it lives in the same loop, whose clock can be owned."""
+class Server(Protocol):
+    """Somebody who answers one service's operations."""
 
-    def __init__(self, queue: FaultySqs) -> None:
-        self._queue = queue
+    async def handle(self, operation: str, params: Dict[str, Any]) -> dict[str, Any]:
+        """Raises Refused or CutOff instead of answering."""
+        ...
+
+
+class LocalApi:
+    """A server as ``bridge.aws.Api``, without sockets: it lives in the same loop, whose clock can be owned."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
 
     async def call(self, operation: str, params: Dict[str, Any], *, timeout: float) -> dict[str, Any]:
         try:
             with anyio.fail_after(timeout):
-                return await self._queue.handle(operation, params)
+                return await self._server.handle(operation, params)
         except Refused as refused:
             raise classify(refused.code)(f"{operation}: refused ({refused.code})", code=refused.code) from None
         except (CutOff, TimeoutError):
             raise Unreachable(f"{operation}: no answer") from None
+
+    def now(self) -> float:
+        return float(int(time.time()))
 
 
 class LocalAws:

@@ -1,0 +1,71 @@
+"""Amazon Kinesis Data Streams: limits, reports, and the source of a mapping."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from bridge.mapping import SourceArn
+from bridge.record import Record
+from bridge.sources import Bound, Limits
+from bridge.sources.kinesis_records import Origin, shard_of, view
+from bridge.sources.shards import StreamApi
+from bridge.sources.streams import StreamSource
+
+_NAME = "[a-zA-Z0-9_.-]{1,128}"
+STREAM = re.compile(rf"stream/(?P<name>{_NAME})(?:/consumer/(?P<consumer>{_NAME})(?::\d+)?)?")
+"""The resource of a stream's ARN, and of a consumer's, with its epoch or without (KIN-106)."""
+
+
+class KinesisSource(StreamSource):
+    """The source of one mapping of a Kinesis stream, or of a consumer of one."""
+
+    data_key = "data"
+
+    @classmethod
+    def limits(cls, mapping_source: str) -> Limits:
+        stream_of(SourceArn.parse(mapping_source))
+        return Limits("a Kinesis stream", Bound(1, 10_000, 100), Bound(0, 300, 0))  # KIN-1
+
+    async def _connect(self) -> StreamApi:
+        from bridge.faults import persist
+        from bridge.sources.kinesis_stream import KinesisStream
+
+        mapping, around = self.mapping, self.surroundings
+        arn = mapping.source_arn
+        api = await persist(lambda: around.aws.api("kinesis", mapping.aws, arn.region or None), trouble=around.trouble)
+        stream = KinesisStream(api, Origin.of(mapping, stream_of(arn), around))
+        await persist(stream.open, trouble=around.trouble)
+        return stream
+
+    def view(self, record: Record) -> Any:
+        return view(record)
+
+    def batch_info(self, records: Sequence[Record]) -> dict[str, Any]:
+        """KIN-80, KIN-84."""
+        first, last = records[0], records[-1]
+        return {
+            "KinesisBatchInfo": {
+                "shardId": shard_of(first),
+                "startSequenceNumber": first.id,
+                "endSequenceNumber": last.id,
+                "approximateArrivalOfFirstRecord": _instant(first.arrived_at),
+                "approximateArrivalOfLastRecord": _instant(last.arrived_at),
+                "batchSize": len(records),
+                "streamArn": str(stream_of(self.mapping.source_arn)),
+            }
+        }
+
+
+def stream_of(arn: SourceArn) -> SourceArn:
+    """The ARN of the stream, of a consumer's as well (KIN-106). Raises ValueError when it is neither."""
+    match = STREAM.fullmatch(arn.resource)
+    if not match:
+        raise ValueError("expected the ARN of a stream, …:stream/NAME, or of its consumer, …:stream/NAME/consumer/NAME")
+    return arn._replace(resource=f"stream/{match['name']}")
+
+
+def _instant(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,181 @@
+"""One Kinesis stream behind its API: its shards, iterators and pages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from bridge.errors import Rejected, ServiceFault
+from bridge.record import Record
+from bridge.sources.kinesis_records import Origin, WireRecord, record_of
+from bridge.sources.shards import CursorExpired, PositionTrimmed, ReadPage, Shard, Where
+
+if TYPE_CHECKING:
+    from bridge.aws import Api
+
+T = TypeVar("T")
+
+CALL_TIMEOUT = 20.0
+"""Of a read: 10 MiB may take a while."""
+MOST_RECORDS = 10_000
+"""KIN-11."""
+IDLE = 1.0
+"""KIN-20."""
+PAUSE = 0.2
+"""KIN-21."""
+DISCOVERY = 60.0
+"""KIN-92."""
+LISTINGS = 3
+"""Attempts at one listing: its token may expire (KIN-12)."""
+
+
+class ChildShard(msgspec.Struct, rename="pascal"):
+    """As it is announced at its parent's end (KIN-92)."""
+
+    shard_id: str
+    parent_shards: list[str] = []
+
+
+class _Page(msgspec.Struct, rename="pascal"):
+    records: list[WireRecord]
+    next_shard_iterator: str | None = None
+    millis_behind_latest: float | None = None
+    child_shards: list[ChildShard] | None = None
+
+
+class KinesisStream:
+    """``StreamApi`` of one stream."""
+
+    idle, pause, discovery, most = IDLE, PAUSE, DISCOVERY, MOST_RECORDS
+
+    def __init__(self, api: Api, origin: Origin) -> None:
+        self.what = f"the stream {_name(origin)}"
+        self.retention = inf
+        self._api, self._origin = api, origin
+        self._address = {"StreamARN": str(origin.stream)}
+
+    def __repr__(self) -> str:
+        return f"<KinesisStream {self._origin.stream}>"
+
+    async def open(self) -> None:
+        """Finds out whether it is there, and how long it keeps its records. Raises RemoteError."""
+        try:
+            answer = await self._call("DescribeStreamSummary", self._address)
+        except Rejected:  # endpoints of development that know streams by their names alone
+            self._address = {"StreamName": _name(self._origin)}
+            answer = await self._call("DescribeStreamSummary", self._address)
+        summary = answer.get("StreamDescriptionSummary", {})
+        self.retention = float(summary.get("RetentionPeriodHours") or inf) * 3600
+
+    async def shards(self, start: Where | None = None) -> list[Shard]:
+        for _ in range(LISTINGS - 1):
+            try:
+                return await self._list(start)
+            except Rejected as error:
+                if error.code != "ExpiredNextTokenException":
+                    raise
+        return await self._list(start)
+
+    async def _list(self, start: Where | None) -> list[Shard]:
+        query: dict[str, Any] = dict(self._address)
+        if start is not None:
+            query["ShardFilter"] = _filter(start)  # KIN-26
+        shards: list[Shard] = []
+        while True:
+            answer = await self._call("ListShards", query)
+            shards += map(_shard, answer.get("Shards") or ())
+            if not (token := answer.get("NextToken")):
+                return shards
+            query = {"NextToken": token}
+
+    def now(self) -> float | None:
+        return self._api.now()
+
+    async def cursor(self, shard: Shard, where: Where) -> str:
+        query: dict[str, Any] = {**self._address, "ShardId": shard.id, "ShardIteratorType": where.kind}
+        if where.kind == "AFTER_SEQUENCE_NUMBER":
+            query["StartingSequenceNumber"] = where.sequence
+        elif where.kind == "AT_TIMESTAMP":
+            query["Timestamp"] = where.at
+        try:
+            answer = await self._call("GetShardIterator", query)
+        except Rejected as error:
+            if where.kind == "AFTER_SEQUENCE_NUMBER" and error.code == "InvalidArgumentException":
+                raise PositionTrimmed(str(error)) from error  # of a stream that was made anew under its old name
+            raise
+        return str(answer["ShardIterator"])
+
+    async def read(self, shard: Shard, cursor: str, limit: int) -> ReadPage:
+        query: dict[str, Any] = {"ShardIterator": cursor, "Limit": limit}
+        if "StreamARN" in self._address:
+            query |= self._address  # KIN-28
+        try:
+            answer = await self._call("GetRecords", query)
+        except Rejected as error:
+            if error.code == "ExpiredIteratorException":
+                raise CursorExpired(str(error)) from error
+            raise
+        page = parsed(answer, _Page)
+        origin, name = self._origin, shard.id
+        records = tuple([record_of(record, name, origin) for record in page.records])
+        behind = page.millis_behind_latest
+        caught_up = not records if behind is None else behind == 0
+        return ReadPage(
+            records,
+            None if caught_up and past_the_end(shard, records) else page.next_shard_iterator,
+            caught_up,
+            None if behind is None else behind / 1000,
+            children_of(page.child_shards),
+            sum([len(record.json) for record in records]),
+        )
+
+    def pages(self, shard: Shard, where: Where) -> AsyncGenerator[ReadPage] | None:  # noqa: ARG002 - it is asked
+        return None
+
+    async def _call(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+        return await self._api.call(operation, params, timeout=CALL_TIMEOUT)
+
+
+def past_the_end(shard: Shard, records: Sequence[Record]) -> bool:
+    """KIN-112: whether a shard that was listed as closed before it was read is at its end with these records, which
+    were its newest. For endpoints that give iterators for ever."""
+    if shard.last is None:
+        return False
+    return not records or (shard.last.isdecimal() and int(records[-1].id) >= int(shard.last))
+
+
+def children_of(children: Sequence[ChildShard] | None) -> tuple[Shard, ...]:
+    """Announced ones as they are known to the lineage."""
+    return tuple(Shard(child.shard_id, tuple(child.parent_shards)) for child in children or ())
+
+
+def parsed(answer: dict[str, Any], kind: type[T]) -> T:
+    """Raises ServiceFault for what is no such answer."""
+    try:
+        return msgspec.convert(answer, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ServiceFault(f"the answer cannot be read: {error}", code="ResponseParserError") from error
+
+
+def _name(origin: Origin) -> str:
+    return origin.stream.resource.removeprefix("stream/")
+
+
+def _filter(start: Where) -> dict[str, Any]:
+    if start.kind == "AT_TIMESTAMP":
+        return {"Type": "AT_TIMESTAMP", "Timestamp": start.at}
+    return {"Type": "AT_LATEST" if start.kind == "LATEST" else "AT_TRIM_HORIZON"}
+
+
+def _shard(listed: dict[str, Any]) -> Shard:
+    parents = (listed.get("ParentShardId"), listed.get("AdjacentParentShardId"))
+    numbers = listed.get("SequenceNumberRange") or {}
+    return Shard(
+        listed["ShardId"],
+        tuple(parent for parent in parents if parent),
+        numbers.get("StartingSequenceNumber") or "",
+        numbers.get("EndingSequenceNumber") or None,
+    )

@@ -1,0 +1,215 @@
+"""What must hold in every simulated run, whatever happens in it. The ledger is told what is put, handled, stored and
+reported, and knows at each moment what of that may not be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping as Dict, Sequence
+from math import inf
+from typing import Any
+
+import msgspec
+
+from bridge.position import Position
+from bridge.sources.shards import Where
+
+
+class Broken(AssertionError):
+    """A promise was not kept."""
+
+
+class Entry(msgspec.Struct, eq=False):
+    """One record that was put."""
+
+    order: int
+    """In which it was put."""
+    number: str
+    """The sequence number."""
+    key: str
+    shard: str
+    filtered: bool
+
+
+class Life(msgspec.Struct, eq=False):
+    """From one opening of the source to the next: what is done in it, and where it began."""
+
+    floor: dict[str, Position]
+    done: set[int] = msgspec.field(default_factory=set)
+    """Orders of records."""
+    failures: Counter[tuple[int, ...]] = msgspec.field(default_factory=Counter)
+    """A batch -> how often it has failed."""
+
+
+class Ledger:
+    """``retries``, ``bisect`` and ``lanes`` are those of the mapping."""
+
+    def __init__(self, *, retries: float, bisect: bool, partial: bool, lanes: int) -> None:
+        self._retries, self._bisect, self._partial, self._lanes = retries, bisect, partial, lanes
+        self.entries: dict[str, Entry] = {}
+        """By sequence number."""
+        self.done: set[int] = set()
+        """Handled well, or given up and told."""
+        self.stored: dict[str, Position] = {}
+        self.trail: list[str] = []
+        """What happened, a line each."""
+        self.delivered = 0
+        self._life = Life({})
+        self._by_shard: dict[str, list[Entry]] = {}
+        self._parents: dict[str, tuple[str, ...]] = {}
+        self._closed: set[str] = set()
+        self._ended: set[str] = set()
+
+    # What is told.
+
+    def shard(self, name: str, parents: Sequence[str]) -> None:
+        self._by_shard.setdefault(name, [])
+        self._parents[name] = tuple(parents)
+        self._closed.update(parents)
+
+    def put(self, number: str, key: str, shard: str, *, filtered: bool) -> None:
+        entry = Entry(len(self.entries), number, key, shard, filtered)
+        self.entries[number] = entry
+        self._by_shard[shard].append(entry)
+        if filtered:
+            self.done.add(entry.order)
+
+    def opened(self, positions: Dict[str, Position]) -> None:
+        """A source starts from what is stored."""
+        self.note(f"opened with {_told(positions)}")
+        self._life = Life(dict(positions))
+
+    def begins(self, numbers: Sequence[str]) -> None:
+        """An invocation gets these records."""
+        batch = [self.entries[number] for number in numbers]
+        self.note(f"given {[entry.order for entry in batch]}")
+        self.delivered += len(batch)
+        if len({entry.shard for entry in batch}) != 1:
+            raise Broken(f"records of several shards in one batch: {numbers}")  # KIN-36
+        if [int(number) for number in numbers] != sorted({int(number) for number in numbers}):
+            raise Broken(f"a batch that is not in order: {numbers}")
+        here = {entry.order for entry in batch}
+        for entry in batch:
+            if entry.filtered:
+                raise Broken(f"record {entry.order} was filtered out, and came all the same")
+            self._judge_order(entry, here)
+        self._judge_lineage(batch[0])
+
+    def ends(self, numbers: Sequence[str], finished: int) -> None:
+        """It ran; so many records from the first on are handled."""
+        batch = tuple(self.entries[number].order for number in numbers)
+        self.note(f"ended {list(batch)}, {finished} of {len(batch)} well")
+        self._resolve(batch[:finished])
+        if finished < len(batch) and not (finished and self._partial):
+            self._count(batch)
+
+    def moves(self, positions: Dict[str, Position]) -> None:
+        """These positions are being written."""
+        self.note(f"stored {_told(positions)}")
+        for shard, position in positions.items():
+            self._judge_position(shard, position)
+            self.stored[shard] = position
+            if position.ended:
+                self._ended.add(shard)
+
+    def forgot(self, shard: str) -> None:
+        self.note(f"forgot {shard}")
+        self.stored.pop(shard, None)
+
+    def reported(self, document: Dict[str, Any]) -> None:
+        """A failure document arrived."""
+        (info,) = (value for name, value in document.items() if name.endswith("BatchInfo"))
+        first, last = self.entries[info["startSequenceNumber"]], self.entries[info["endSequenceNumber"]]
+        count = document["requestContext"]["approximateInvokeCount"]
+        self.note(f"given up {first.order} to {last.order}, {info['batchSize']} of them, {count} attempts")
+        fitting = [
+            (batch, times)
+            for batch, times in self._life.failures.items()
+            if (batch[0], batch[-1], len(batch)) == (first.order, last.order, info["batchSize"])
+        ]
+        if not fitting:
+            raise Broken(f"nothing like this failed: {document}")
+        ((batch, times),) = fitting
+        if not times == count == self._retries + 1:  # KIN-62
+            raise Broken(f"{batch} failed {times} times, may {self._retries + 1}, the document says {count}")
+        if info["shardId"] != first.shard:
+            raise Broken(f"{document} is about {first.shard}")
+        self._resolve(batch)
+
+    def note(self, line: str) -> None:
+        self.trail.append(line)
+
+    # What is judged.
+
+    @property
+    def open(self) -> list[int]:
+        """Records that are neither handled nor given up."""
+        return [entry.order for entry in self.entries.values() if entry.order not in self.done]
+
+    @property
+    def behind(self) -> list[str]:
+        """Shards whose stored position is not past their last record."""
+        return [
+            shard
+            for shard, entries in self._by_shard.items()
+            if entries and shard not in self._ended and _reached(self.stored.get(shard)) < int(entries[-1].number)
+        ]
+
+    def _judge_order(self, entry: Entry, here: set[int]) -> None:
+        """KIN-50: nothing of a key, and with one lane nothing of the shard, is given before all that comes before it is
+        finished: in this life, or, where it began behind that, in an earlier one."""
+        for before in self._by_shard[entry.shard]:
+            if before is entry:
+                return
+            if before.filtered or before.order in here or before.order in self._life.done:
+                continue
+            if self._lanes > 1 and before.key != entry.key:
+                continue
+            behind = _reached(self._life.floor.get(entry.shard)) >= int(before.number)
+            if not (behind and before.order in self.done):
+                raise Broken(f"record {entry.order} of {entry.key} comes before {before.order} of {before.key} is done")
+
+    def _judge_lineage(self, entry: Entry) -> None:
+        """KIN-91, KIN-93: nothing of a shard before all of its ancestors is finished."""
+        ancestors = [*self._parents[entry.shard]]
+        while ancestors:
+            shard = ancestors.pop()
+            ancestors += self._parents.get(shard, ())
+            left = [before.order for before in self._by_shard.get(shard, ()) if before.order not in self.done]
+            if left:
+                raise Broken(f"record {entry.order} of {entry.shard} comes before {left} of its ancestor {shard}")
+
+    def _judge_position(self, shard: str, position: Position) -> None:
+        reached = _reached(position)
+        entries = self._by_shard[shard]
+        ahead = [e.order for e in entries if e.order not in self.done and (position.ended or int(e.number) <= reached)]
+        if ahead and not (position.ended and not self._by_shard[shard]):
+            raise Broken(f"the position of {shard} is {_told({shard: position})}, before {ahead} are done")
+        if position.ended and shard not in self._closed:
+            raise Broken(f"{shard} is open, and stored as ended")
+        before = self.stored.get(shard)
+        if before is not None and (reached < _reached(before) or before.ended > position.ended):
+            raise Broken(f"the position of {shard} went back from {_told({shard: before})}")
+
+    def _resolve(self, batch: Sequence[int]) -> None:
+        self.done.update(batch)
+        self._life.done.update(batch)
+
+    def _count(self, batch: tuple[int, ...]) -> None:
+        """A batch failed as a whole (KIN-62..64, KIN-77)."""
+        failures = self._life.failures
+        failures[batch] += 1
+        most = 1 if self._bisect and len(batch) > 1 else self._retries + 1
+        if failures[batch] > most:
+            raise Broken(f"{batch} failed {failures[batch]} times, and may {most}")
+
+
+def _reached(position: Position | None) -> float:
+    """The sequence number up to which all is done."""
+    if position is None:
+        return -inf
+    where = Where.parse(position.position)
+    return int(where.sequence) if where.kind == "AFTER_SEQUENCE_NUMBER" else -inf
+
+
+def _told(positions: Dict[str, Position]) -> str:
+    return ", ".join(f"{name}: {it.position}{' ended' if it.ended else ''}" for name, it in positions.items())

@@ -1,0 +1,133 @@
+"""What happens in one simulated run, all of it drawn from one number: settings, what is put and how it is resharded,
+which faults come when, how the handler behaves."""
+
+from __future__ import annotations
+
+import random
+from math import inf
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from bridge.mapping import StreamOptions
+
+LENGTH = 25.0
+"""Seconds in which everything is put, and faults begin."""
+
+
+class Act(NamedTuple):
+    """Something that happens to the stream, the store or the daemon at a time."""
+
+    at: float
+    what: str
+    detail: Any = None
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """One run."""
+
+    seed: int
+    kind: Literal["kinesis", "dynamodb"]
+    shards: int
+    batch_size: int
+    window: float
+    partial: bool
+    environments: int
+    """How many invocations may run at once."""
+    options: StreamOptions
+    fates: dict[int, float]
+    """The number of a record, in the order of putting -> how often the handler fails when it is the first bad one."""
+    acts: list[Act]
+    shape: dict[str, Any]
+    """Attributes of the stream."""
+    throttles: float
+    """Share of invocations that do not run."""
+    slow_store: float
+    """Seconds at most that a write takes."""
+    filtered: bool
+    """Records of some keys never reach the handler."""
+
+    def dice(self, whose: str) -> random.Random:
+        """Chance for one actor, whatever the others do."""
+        return random.Random(f"{self.seed} {whose}")
+
+
+QUEUE = "arn:aws:sqs:eu-west-1:123456789012:given-up"
+
+
+def plan(seed: int) -> Plan:
+    """Everything about the run with this number."""
+    dice = random.Random(seed)
+    kind: Literal["kinesis", "dynamodb"] = dice.choice(("kinesis", "dynamodb"))
+    records = dice.randint(3, 40)
+    retries = dice.choice((inf, 0, 1, 2, 3))
+    return Plan(
+        seed=seed,
+        kind=kind,
+        shards=dice.randint(1, 3),
+        batch_size=dice.choice((1, 2, 3, 5, 10, 100)),
+        window=dice.choice((0, 0, 0, 1, 5)),
+        partial=dice.random() < 0.5,
+        environments=dice.choice((1, 2, 16)),
+        options=StreamOptions(
+            lanes=dice.choice((1, 1, 2, 3)),
+            retries=retries,
+            bisect=dice.random() < 0.5,
+            on_failure=QUEUE,
+        ),
+        fates=_fates(dice, records, retries),
+        acts=sorted(_puts(dice, records) + _shapes(dice, kind) + _faults(dice) + _deaths(dice)),
+        shape=_shape(dice, kind),
+        throttles=dice.choice((0.0, 0.0, 0.1, 0.3)),
+        slow_store=dice.choice((0.0, 0.0, 0.1, 2.0)),
+        filtered=dice.random() < 0.2,
+    )
+
+
+def _fates(dice: random.Random, records: int, retries: float) -> dict[int, float]:
+    bad = dice.sample(range(records), k=dice.choice((0, 0, 1, 1, 2, min(3, records))))
+    often = (1, 2, 3, 5) if retries == inf else (1, 2, 3, inf, inf)
+    return {number: dice.choice(often) for number in bad}
+
+
+def _puts(dice: random.Random, records: int) -> list[Act]:
+    keys = [f"key {number}" for number in range(dice.choice((1, 2, 5, 20)))]
+    burst = dice.random() < 0.3
+    return [Act(0.0 if burst else dice.uniform(0, LENGTH), "put", dice.choice(keys)) for _ in range(records)]
+
+
+def _shapes(dice: random.Random, kind: str) -> list[Act]:
+    ways = ("split", "split", "merge", "forget") if kind == "kinesis" else ("roll", "roll", "split", "forget")
+    count = dice.choice((0, 0, 1, 2, 4))
+    return [Act(dice.uniform(0, LENGTH), dice.choice(ways), dice.random()) for _ in range(count)]
+
+
+def _faults(dice: random.Random) -> list[Act]:
+    codes = ("throttled", "InternalFailure", "ServiceUnavailable", "expired")
+    operations = ("GetRecords", "GetRecords", "GetShardIterator", "list")
+    makers = (
+        lambda: ("refuse", (dice.choice(operations), [dice.choice(codes)] * dice.randint(1, 4))),
+        lambda: ("cut_off", dice.choice(operations)),
+        lambda: ("slow", (dice.choice(operations), dice.choice((0.5, 3.0, 15.0)))),
+        lambda: ("blank", dice.randint(1, 3)),
+        lambda: ("repeat", dice.randint(1, 2)),
+        lambda: ("expire", None),
+        lambda: ("store fails", dice.randint(1, 2)),
+        lambda: ("queue fails", dice.randint(1, 2)),
+    )
+    return [Act(dice.uniform(0, LENGTH), *dice.choice(makers)()) for _ in range(dice.choice((0, 1, 3, 6)))]
+
+
+def _deaths(dice: random.Random) -> list[Act]:
+    ways = ("crash", "crash", "restart", "pause")
+    return [Act(dice.uniform(0, LENGTH + 5), dice.choice(ways)) for _ in range(dice.choice((0, 0, 1, 1, 2, 3)))]
+
+
+def _shape(dice: random.Random, kind: str) -> dict[str, Any]:
+    shape: dict[str, Any] = {"latency": dice.choice((0.0, 0.05)), "shards_a_page": dice.choice((1, 2, 100))}
+    if kind == "kinesis":
+        shape["hides_children"] = dice.random() < 0.3
+        shape["ignores_filters"] = dice.random() < 0.3
+    else:
+        shape["local"] = dice.random() < 0.3
+    return shape
