@@ -135,14 +135,16 @@ class RuntimeApi:
         return self._busy and target is not None and target.startswith(_INVOCATION + self._request_id)
 
     def handle(self, connection: _Connection, request: Request) -> bytes | None:
-        """The reply; None while it has to wait for an event."""
+        """The reply, empty if it has been given already; None while it has to wait for an event."""
         target = request.target
         if target.startswith(_INVOCATION):
             if target == _NEXT:
                 return self._next(connection, request) if request.method == b"GET" else _not_allowed("GET")
             request_id, _, what = target[len(_INVOCATION) :].partition(b"/")
             if what == b"response" or what == b"error":
-                return self._answer(request_id, what, request) if request.method == b"POST" else _not_allowed("POST")
+                if request.method != b"POST":
+                    return _not_allowed("POST")
+                return self._answer(connection, request_id, what, request)
         elif target == _INIT_ERROR:
             return self._init_error(request) if request.method == b"POST" else _not_allowed("POST")
         elif target == b"/ping":
@@ -168,7 +170,7 @@ class RuntimeApi:
         self._runtime.parked()
         return None
 
-    def _answer(self, request_id: bytes, what: bytes, request: Request) -> bytes:
+    def _answer(self, connection: _Connection, request_id: bytes, what: bytes, request: Request) -> bytes:
         if not self._request_id:
             return _out_of_order("no invocation was handed out")
         if request_id != self._request_id or not self._busy:
@@ -178,12 +180,12 @@ class RuntimeApi:
             return _error(400, "InvalidFunctionResponseMode", "The only response mode that can be named is streaming.")
         self._busy = False
         if request.oversized:  # RT-4
-            self._runtime.answered(Answer("too_large", b""))
-            return _TOO_LARGE
-        self._runtime.answered(
-            _error_in_trailers(request) or Answer("error" if what == b"error" else "response", request.body)
-        )
-        return _ACCEPTED
+            answer = Answer("too_large", b"")
+        else:
+            answer = _error_in_trailers(request) or Answer("error" if what == b"error" else "response", request.body)
+        connection.say(_TOO_LARGE if request.oversized else _ACCEPTED)  # first, so that both go on at the same time
+        self._runtime.answered(answer)
+        return b""
 
     def _init_error(self, request: Request) -> bytes:
         if self._initialised:
@@ -246,6 +248,11 @@ class _Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self._transport.abort()
+
+    def say(self, reply: bytes) -> None:
+        """Replies at once, behind what was to be said before."""
+        self._out.append(reply)
+        self._flush()
 
     def hand_over(self, head: bytes, payload: bytes) -> None:
         """Replies to the parked request, then to those that came behind it."""
