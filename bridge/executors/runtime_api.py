@@ -16,6 +16,8 @@ from bridge.invocation import Invocation
 
 PACE = 10.0
 """Seconds in which a request must be there as a whole, once begun. The answer to an invocation has the invocation's."""
+PIECE = 128 * 1024
+"""Bytes of an event that are written at once."""
 CONNECTIONS = 32
 BACKLOG = 4
 """Requests that may wait behind a ``next`` of their own connection."""
@@ -205,6 +207,9 @@ class _Connection(asyncio.Protocol):
         self._api = api
         self._parser = Parser()
         self._out: list[bytes] = []
+        self._sent = 0  # bytes of the first of them, if it is a long one
+        self._full = False
+        self._closing = False
         self._parked: Request | None = None
         self._behind: deque[Part] = deque()
         self._pace: asyncio.TimerHandle | None = None
@@ -241,10 +246,13 @@ class _Connection(asyncio.Protocol):
         self._api.lost(self)
 
     def pause_writing(self) -> None:
+        self._full = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._full = False
         self._transport.resume_reading()
+        self._flush()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -283,14 +291,26 @@ class _Connection(asyncio.Protocol):
         self._close()
 
     def _flush(self) -> None:
-        if self._out:
-            self._transport.write(b"".join(self._out))
-            self._out.clear()
+        """Long events leave in pieces, as they are read: neither copied as a whole, nor in one turn of the loop."""
+        out = self._out
+        while out and not self._full:
+            if len(out[0]) > PIECE:
+                self._transport.write(memoryview(out[0])[self._sent : self._sent + PIECE])
+                self._sent += PIECE
+                if self._sent >= len(out[0]):
+                    self._sent = 0
+                    del out[0]
+            else:
+                short = next((n for n, text in enumerate(out) if len(text) > PIECE), len(out))
+                self._transport.write(b"".join(out[:short]))
+                del out[:short]
+        if self._closing and not out:
+            self._transport.close()
 
     def _close(self) -> None:
         """After what is to be said; the parser has become deaf by then."""
+        self._closing = True
         self._flush()
-        self._transport.close()
 
     def _watch_pace(self) -> None:
         slow = self._parser.partial and not self._api.awaits(self._parser.body_of)
