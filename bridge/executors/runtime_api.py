@@ -304,8 +304,8 @@ class _Connection(asyncio.Protocol):
                 short = next((n for n, text in enumerate(out) if len(text) > PIECE), len(out))
                 self._transport.write(b"".join(out[:short]))
                 del out[:short]
-        if self._closing and not out:
-            self._transport.close()
+        if self._closing and not out:  # not at once: a transport does not expect it while it asks for more
+            asyncio.get_running_loop().call_soon(self._transport.close)
 
     def _close(self) -> None:
         """After what is to be said; the parser has become deaf by then."""
