@@ -293,7 +293,7 @@ class _Connection(asyncio.Protocol):
     def _flush(self) -> None:
         """Long events leave in pieces, as they are read: neither copied as a whole, nor in one turn of the loop."""
         out = self._out
-        while out and not self._full:
+        while out and not self._full and not self._transport.is_closing():
             if len(out[0]) > PIECE:
                 self._transport.write(memoryview(out[0])[self._sent : self._sent + PIECE])
                 self._sent += PIECE

@@ -86,6 +86,20 @@ async def test_a_long_event_for_a_client_that_closes() -> None:
         assert await client.ended()
 
 
+async def test_a_client_that_goes_away_from_a_long_event(caplog: pytest.LogCaptureFixture) -> None:
+    async with listening() as (api, heard), Client(api) as client:
+        await client.send(NEXT)
+        await heard.until(lambda: api.waiting)
+        (connection,) = api.connections
+        api.hand_out(Invocation(b"x" * 30_000_000, ID), DEADLINE)
+        assert connection._out  # it is under way
+        client.writer.transport.abort()
+        await heard.until(lambda: heard.hang_ups == 1)
+        connection.resume_writing()
+        connection._flush()
+    assert caplog.messages == []
+
+
 async def test_an_empty_payload_is_an_empty_object() -> None:  # INV-6
     async with listening() as (api, heard), Client(api) as client:
         await client.send(NEXT)
