@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Mapping as Dict, Sequence
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,12 +88,14 @@ class Environment:
         self._sink = sink
         self._leash = leash
         self._ended = ended
+        self._log = log.bind()  # once: it is asked three times in each invocation
         self._cgroup = cgroup
         self._loop = asyncio.get_running_loop()
         self._api = RuntimeApi(self, function.arn)
         self._tail = LogTail(function.logging, self._tell)
         self._waiter: asyncio.Future[Event] | None = None
         self._clock: asyncio.TimerHandle | None = None
+        self._deadline = inf
         self._over: Event | None = None
         self._gone = asyncio.Event()
         self._memory: int | None = None
@@ -187,12 +190,14 @@ class Environment:
         self._output.origin = Origin(invocation.mapping, invocation.request_id)
         self._tail.begin(invocation.request_id)
 
-    async def run(self, invocation: Invocation, limit: float) -> Event:
+    async def run(self, invocation: Invocation, limit: float, *, begun: bool = False) -> Event:
         """Hands the event out (only when it is ready) and waits for an Answer, Exited or OutOfTime. ``limit`` seconds
-        from now it is over (RT-32, RT-38)."""
+        from now it is over (RT-32, RT-38). ``begun``: its log has begun already, with the init."""
         began = self._loop.time()
-        self._start_clock(limit)
         self._api.hand_out(invocation, time.time() + limit)
+        self._start_clock(limit)  # after it, as what follows: the process works already
+        if not begun:
+            self.begin(invocation)
         event = await self._wait()
         self.duration = self._loop.time() - began
         if self._output.crowded:
@@ -251,7 +256,6 @@ class Environment:
         self._finish(OutOfMemory())
 
     def _out_of_time(self) -> None:
-        self._clock = None
         self._finish(OutOfTime())
 
     def _finish(self, event: Event) -> None:
@@ -264,7 +268,8 @@ class Environment:
 
     def _on_exit(self, status: int) -> None:
         self.alive = False
-        self._stop_clock()
+        if self._clock is not None:
+            self._clock.cancel()
         self._output.close()
         self._linger(status, LINGER)
 
@@ -303,7 +308,7 @@ class Environment:
 
     def _tell(self, line: str) -> None:
         mapping, request_id = self._output.origin
-        log.debug("platform", function=self._function.name, mapping=mapping, request_id=request_id, line=line)
+        self._log.debug("platform", function=self._function.name, mapping=mapping, request_id=request_id, line=line)
 
     def _wait(self) -> asyncio.Future[Event]:
         self._waiter = self._loop.create_future()
@@ -314,10 +319,20 @@ class Environment:
             self._waiter.set_result(event)
 
     def _start_clock(self, limit: float) -> None:
-        self._stop_clock()
-        self._clock = self._loop.call_later(limit, self._out_of_time)
-
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
+        self._deadline = self._loop.time() + limit
+        if self._clock is not None and self._clock.when() > self._deadline:
             self._clock.cancel()
             self._clock = None
+        if self._clock is None:
+            self._clock = self._loop.call_at(self._deadline, self._on_clock)
+
+    def _stop_clock(self) -> None:
+        """Its timer goes on: one for many invocations costs less than one each."""
+        self._deadline = inf
+
+    def _on_clock(self) -> None:
+        self._clock = None
+        if self._deadline <= self._loop.time():
+            self._out_of_time()
+        elif self._deadline < inf:
+            self._clock = self._loop.call_at(self._deadline, self._on_clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 HEADER_LIMIT = 64 * 1024
@@ -12,6 +13,8 @@ DISCARD_LIMIT = 64 * 1024 * 1024
 """Bytes of a body above BODY_LIMIT that are read and thrown away, so that the client lives to see the answer."""
 LINE_LIMIT = 1024
 """Bytes of a chunk's size line."""
+KNOWN_LIMIT = 256
+"""Bytes of a header that is remembered: clients send the same ones with each request."""
 
 _STRAY = re.compile(rb"\0|\r(?!\n)|(?<!\r)\n")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
@@ -60,6 +63,7 @@ class Parser:
         self._searched = 0
         self._step = self._head
         self._request = Request(b"", b"", {}, {})
+        self._known = (b"", self._request)
         self._body = bytearray()
         self._missing = 0
         self._total = 0
@@ -104,10 +108,14 @@ class Parser:
         head = bytes(buffer[:end])
         del buffer[: end + 4]
         self._searched = 0
+        known, request = self._known
+        if head == known:
+            self._parts.append(request)
+            return True
         self._request = _parse_head(head)
-        return self._begin_body()
+        return self._begin_body(head)
 
-    def _begin_body(self) -> bool:
+    def _begin_body(self, head: bytes) -> bool:
         headers = self._request.headers
         self._total = 0
         if b"transfer-encoding" in headers:
@@ -121,6 +129,8 @@ class Parser:
                 return False
             self._step = self._sized_body
         else:
+            if not self._request.last:  # such as each ``next``, which is the same every time
+                self._known = (head, self._request)
             return self._complete()
         if headers.get(b"expect", b"").lower() == b"100-continue" and not self._buffer:
             self._parts.append(Continue())
@@ -255,14 +265,21 @@ def _parse_head(head: bytes) -> Request:
 def _parse_fields(fields: list[bytes]) -> dict[bytes, bytes]:
     headers: dict[bytes, bytes] = {}
     for field in fields:
-        name, colon, value = field.partition(b":")
-        if not colon or not _NAME(name):
-            raise _Bad(400, "a header is NAME: VALUE")
-        name = name.lower()
+        name, value = _known_field(field) if len(field) <= KNOWN_LIMIT else _parse_field(field)
         if name in headers and name in _FIELD_ONCE:
             raise _Bad(400, f"{name.decode()} stands twice")
-        headers[name] = value.strip(b" \t")
+        headers[name] = value
     return headers
+
+
+def _parse_field(field: bytes) -> tuple[bytes, bytes]:
+    name, colon, value = field.partition(b":")
+    if not colon or not _NAME(name):
+        raise _Bad(400, "a header is NAME: VALUE")
+    return name.lower(), value.strip(b" \t")
+
+
+_known_field = lru_cache(maxsize=512)(_parse_field)
 
 
 def _length(value: bytes) -> int:

@@ -70,7 +70,8 @@ class Output:
     @property
     def crowded(self) -> bool:
         """Whether the child writes faster than lines are passed on."""
-        return any(stream.crowded for stream in self._streams)
+        out, err = self._streams
+        return out.crowded or err.crowded
 
     @property
     def quiet(self) -> bool:
@@ -122,7 +123,8 @@ class _Stream:
         if self._part:
             self._queue(self._part)
             self._part = b""
-        self._pass_on()
+        if self._lines:
+            self._pass_on()
 
     def close(self) -> None:
         self.flush()

@@ -51,6 +51,8 @@ class _Started(NamedTuple):
     environment: Environment
     limit: float
     """Seconds left for the invocation."""
+    begun: bool = False
+    """Its init belonged to the invocation, as the log of it does already."""
 
 
 class ProcessExecutor:
@@ -133,11 +135,10 @@ class ProcessExecutor:
     async def invoke(self, invocation: Invocation) -> Outcome:
         while (environment := self._idle.take()) is not None:
             if environment.waiting or await self._becomes_ready(environment):
-                environment.begin(invocation)
-                return await self._run(environment, invocation, self.function.limit)
+                return await self._run(_Started(environment, self.function.limit), invocation)
         started = await self._start(invocation)
         if isinstance(started, _Started):
-            return await self._run(started.environment, invocation, started.limit)
+            return await self._run(started, invocation)
         return started
 
     def environments(self) -> Environments:
@@ -152,12 +153,13 @@ class ProcessExecutor:
                 environment.kill()
         return environment.waiting
 
-    async def _run(self, environment: Environment, invocation: Invocation, limit: float) -> Outcome:
+    async def _run(self, started: _Started, invocation: Invocation) -> Outcome:
+        environment = started.environment
         self._busy += 1
         self._memory.wake()
         event: Event | None = None
         try:
-            event = await environment.run(invocation, limit)
+            event = await environment.run(invocation, started.limit, begun=started.begun)
         finally:
             self._busy -= 1
             if isinstance(event, Answer) and environment.alive and not environment.retired:
@@ -202,13 +204,12 @@ class ProcessExecutor:
             environment, event = await self._init(invocation, INIT_LIMIT)
             if isinstance(event, Ready):
                 environment.init_duration = environment.duration
-                environment.begin(invocation)
                 return _Started(environment, self.function.limit)
             self._tell_init(invocation, environment, event)
             # RT-30, RT-31: repeated inside the invocation, now under the function's timeout.
             environment, event = await self._init(invocation, self.function.limit, inside=True)
             if isinstance(event, Ready):
-                return _Started(environment, self.function.limit - environment.duration)
+                return _Started(environment, self.function.limit - environment.duration, begun=True)
             return self._outcome(environment, invocation, event)
         except BridgeError as error:
             self._restarts.ended_badly()

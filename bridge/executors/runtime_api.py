@@ -16,6 +16,8 @@ from bridge.invocation import Invocation
 
 PACE = 10.0
 """Seconds in which a request must be there as a whole, once begun. The answer to an invocation has the invocation's."""
+PIECE = 128 * 1024
+"""Bytes of an event that are written at once."""
 CONNECTIONS = 32
 BACKLOG = 4
 """Requests that may wait behind a ``next`` of their own connection."""
@@ -135,14 +137,16 @@ class RuntimeApi:
         return self._busy and target is not None and target.startswith(_INVOCATION + self._request_id)
 
     def handle(self, connection: _Connection, request: Request) -> bytes | None:
-        """The reply; None while it has to wait for an event."""
+        """The reply, empty if it has been given already; None while it has to wait for an event."""
         target = request.target
         if target.startswith(_INVOCATION):
             if target == _NEXT:
                 return self._next(connection, request) if request.method == b"GET" else _not_allowed("GET")
             request_id, _, what = target[len(_INVOCATION) :].partition(b"/")
             if what == b"response" or what == b"error":
-                return self._answer(request_id, what, request) if request.method == b"POST" else _not_allowed("POST")
+                if request.method != b"POST":
+                    return _not_allowed("POST")
+                return self._answer(connection, request_id, what, request)
         elif target == _INIT_ERROR:
             return self._init_error(request) if request.method == b"POST" else _not_allowed("POST")
         elif target == b"/ping":
@@ -168,7 +172,7 @@ class RuntimeApi:
         self._runtime.parked()
         return None
 
-    def _answer(self, request_id: bytes, what: bytes, request: Request) -> bytes:
+    def _answer(self, connection: _Connection, request_id: bytes, what: bytes, request: Request) -> bytes:
         if not self._request_id:
             return _out_of_order("no invocation was handed out")
         if request_id != self._request_id or not self._busy:
@@ -178,12 +182,12 @@ class RuntimeApi:
             return _error(400, "InvalidFunctionResponseMode", "The only response mode that can be named is streaming.")
         self._busy = False
         if request.oversized:  # RT-4
-            self._runtime.answered(Answer("too_large", b""))
-            return _TOO_LARGE
-        self._runtime.answered(
-            _error_in_trailers(request) or Answer("error" if what == b"error" else "response", request.body)
-        )
-        return _ACCEPTED
+            answer = Answer("too_large", b"")
+        else:
+            answer = _error_in_trailers(request) or Answer("error" if what == b"error" else "response", request.body)
+        connection.say(_TOO_LARGE if request.oversized else _ACCEPTED)  # first, so that both go on at the same time
+        self._runtime.answered(answer)
+        return b""
 
     def _init_error(self, request: Request) -> bytes:
         if self._initialised:
@@ -203,6 +207,9 @@ class _Connection(asyncio.Protocol):
         self._api = api
         self._parser = Parser()
         self._out: list[bytes] = []
+        self._sent = 0  # bytes of the first of them, if it is a long one
+        self._full = False
+        self._closing = False
         self._parked: Request | None = None
         self._behind: deque[Part] = deque()
         self._pace: asyncio.TimerHandle | None = None
@@ -239,13 +246,21 @@ class _Connection(asyncio.Protocol):
         self._api.lost(self)
 
     def pause_writing(self) -> None:
+        self._full = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._full = False
         self._transport.resume_reading()
+        self._flush()
 
     def abort(self) -> None:
         self._transport.abort()
+
+    def say(self, reply: bytes) -> None:
+        """Replies at once, behind what was to be said before."""
+        self._out.append(reply)
+        self._flush()
 
     def hand_over(self, head: bytes, payload: bytes) -> None:
         """Replies to the parked request, then to those that came behind it."""
@@ -276,14 +291,26 @@ class _Connection(asyncio.Protocol):
         self._close()
 
     def _flush(self) -> None:
-        if self._out:
-            self._transport.write(b"".join(self._out))
-            self._out.clear()
+        """Long events leave in pieces, as they are read: neither copied as a whole, nor in one turn of the loop."""
+        out = self._out
+        while out and not self._full and not self._transport.is_closing():
+            if len(out[0]) > PIECE:
+                self._transport.write(memoryview(out[0])[self._sent : self._sent + PIECE])
+                self._sent += PIECE
+                if self._sent >= len(out[0]):
+                    self._sent = 0
+                    del out[0]
+            else:
+                short = next((n for n, text in enumerate(out) if len(text) > PIECE), len(out))
+                self._transport.write(b"".join(out[:short]))
+                del out[:short]
+        if self._closing and not out:  # not at once: a transport does not expect it while it asks for more
+            asyncio.get_running_loop().call_soon(self._transport.close)
 
     def _close(self) -> None:
         """After what is to be said; the parser has become deaf by then."""
+        self._closing = True
         self._flush()
-        self._transport.close()
 
     def _watch_pace(self) -> None:
         slow = self._parser.partial and not self._api.awaits(self._parser.body_of)

@@ -1,193 +1,162 @@
-"""What it costs to hand an event to a handler: our listener with our client, and an aiohttp.web server that speaks the
-same protocol with the same client. The client is ours, or AWS's own awslambdaric, or ours for Node.js. Run it:
-``python -m tests.bench.dispatch [--client python|awslambdaric|node] [--rounds N] [--seconds S] [--size BYTES]``.
+"""What it costs to hand an event to a handler, against an aiohttp.web server of the same protocol and against the
+obvious worker behind a socket pair; with the goals beside the figures.
 
-Each round measures both, one after the other; medians and their ratio are printed. CPU is that of this process alone.
+    python -m tests.bench.dispatch [--quick] [--only NAME] [--rounds N] [--seconds S]
+
+The candidates take turns, and medians over the rounds are compared: what else runs on the machine hits all of them. CPU
+is that of the calling process alone. It fails where a figure is twice as bad as its goal.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import uuid
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bridge.executors import Surroundings
-from bridge.executors.launch import command as command_of, variables
-from bridge.executors.process import ProcessExecutor
-from bridge.function import Function
-from bridge.invocation import Invocation
-from bridge.leash import Leash
 from bridge.telemetry.logs import configure
+from tests.bench.dispatchers import CLIENTS, Figures, records, run
 
-CLIENTS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
-    "python": ("python", "app.py", "def handler(event, context):\n    return {'batchItemFailures': []}\n", ()),
-    "awslambdaric": (
-        "provided",
-        "app.py",
-        "def handler(event, context):\n    return {'batchItemFailures': []}\n",
-        (sys.executable, "-m", "awslambdaric", "app.handler"),
+MIB6 = 599_300
+"""Bytes of each of ten bodies in an event of just below 6 MB."""
+
+
+class Goal(NamedTuple):
+    """``value`` of the medians is to be at most, or at least, ``limit``."""
+
+    what: str
+    value: Callable[[Mapping[str, Figures]], float]
+    limit: float
+    unit: str
+    at_least: bool = False
+    binds: bool = True
+
+    @property
+    def text(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:.3g}{self.unit}"
+
+    def reached(self, value: float, slack: float = 1.0) -> bool:
+        return value * slack >= self.limit if self.at_least else value <= self.limit * slack
+
+
+class Case(NamedTuple):
+    """One comparison; ``candidates`` are keys of DISPATCHERS."""
+
+    what: str
+    client: str
+    size: int
+    candidates: Sequence[str]
+    goals: Sequence[Goal] = ()
+    turns: bool = False
+
+
+CASES: Mapping[str, Case] = {
+    "runtime-api": Case(
+        "10 records, AWS's own Python client (awslambdaric)",
+        "awslambdaric",
+        256,
+        ("ours", "aiohttp.web"),
+        (
+            Goal("invocations per second, of aiohttp.web's", lambda f: f["ours"].rate / f["aiohttp.web"].rate,
+                 1.3, "x", at_least=True),
+            Goal("parent CPU, of aiohttp.web's", lambda f: f["ours"].cpu / f["aiohttp.web"].cpu, 1 / 1.3, "x"),
+        ),
     ),
-    "node": ("nodejs", "app.mjs", "export const handler = async () => ({ batchItemFailures: [] });\n", ()),
-}
-"""Kind, file, code and command of the function that each of them runs."""
+    "small": Case(
+        "10 records, our Python client",
+        "python",
+        256,
+        ("ours", "aiohttp.web", "naive"),
+        (
+            # Of a worker without the Runtime API; with it, the goal is that of the case above.
+            Goal("p50, of naive's", lambda f: f["ours"].p50 / f["naive"].p50, 0.6, "x", binds=False),
+            Goal("parent CPU", lambda f: f["ours"].cpu * 1e3, 0.1, " ms"),
+        ),
+    ),
+    "node": Case("10 records, our Node.js client", "node", 256, ("ours", "aiohttp.web")),
+    "large": Case(
+        "6 MB, our Python client",
+        "python",
+        MIB6,
+        ("ours", "aiohttp.web", "naive"),
+        (
+            Goal("parent CPU, of naive's", lambda f: f["ours"].cpu / f["naive"].cpu, 0.4, "x"),
+            Goal("longest turn of the event loop", lambda f: f["ours"].turn * 1e3, 20, " ms"),
+        ),
+        turns=True,
+    ),
+}  # fmt: skip
 
 
-class Figures(NamedTuple):
-    """Of one run: invocations per second, seconds of latency, seconds of this process's CPU per invocation."""
-
-    rate: float
-    p50: float
-    p99: float
-    cpu: float
-
-
-def event(records: int, size: int) -> bytes:
-    """An SQS event."""
-    record = {
-        "messageId": str(uuid.UUID(int=1)),
-        "receiptHandle": "A" * 300,
-        "body": "b" * size,
-        "attributes": {
-            "ApproximateReceiveCount": "1",
-            "SentTimestamp": "1700000000000",
-            "SenderId": "AIDAIENQZJOLO23YVJ4VO",
-            "ApproximateFirstReceiveTimestamp": "1700000000001",
-        },
-        "messageAttributes": {},
-        "md5OfBody": "0" * 32,
-        "eventSource": "aws:sqs",
-        "eventSourceARN": "arn:aws:sqs:eu-west-1:123456789012:orders",
-        "awsRegion": "eu-west-1",
-    }
-    return json.dumps({"Records": [record] * records}, separators=(",", ":")).encode()
+def measured(case: Case, rounds: int, seconds: float) -> dict[str, list[Figures]]:
+    """Every candidate once in each round, in turns that change their order."""
+    found = records(10, case.size)
+    figures: dict[str, list[Figures]] = {name: [] for name in case.candidates}
+    for number in range(rounds):
+        for name in case.candidates if number % 2 == 0 else reversed(case.candidates):
+            with tempfile.TemporaryDirectory() as folder:
+                function = CLIENTS[case.client].function(Path(folder))
+                figures[name].append(run(name, function, found, seconds, turns=case.turns))
+    return figures
 
 
-async def measure(invoke: Callable[[bytes, str], Awaitable[Any]], payload: bytes, seconds: float) -> Figures:
-    """One caller, one invocation after the other."""
-    ids = [str(uuid.uuid4()) for _ in range(64)]
-    for request_id in ids:
-        await invoke(payload, request_id)
-    taken: list[float] = []
-    cpu, begin = time.process_time(), time.perf_counter()
-    while time.perf_counter() - begin < seconds:
-        for request_id in ids:
-            start = time.perf_counter()
-            await invoke(payload, request_id)
-            taken.append(time.perf_counter() - start)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - begin
-    taken.sort()
-    count = len(taken)
-    return Figures(count / wall, taken[count // 2], taken[count * 99 // 100], cpu / count)
+def medians(figures: Sequence[Figures]) -> Figures:
+    return Figures(*map(statistics.median, zip(*figures, strict=True)))
 
 
-@asynccontextmanager
-async def ours(function: Function) -> Any:
-    async with Leash() as leash, ProcessExecutor(function, Surroundings(leash)) as executor:
-
-        async def invoke(payload: bytes, request_id: str) -> Any:
-            return await executor.invoke(Invocation(payload, request_id))
-
-        yield invoke
-
-
-@asynccontextmanager
-async def aiohttp_web(function: Function) -> Any:
-    """The protocol and nothing else: no timeouts, no output, no error handling."""
-    from aiohttp import web
-
-    events: asyncio.Queue[tuple[bytes, str]] = asyncio.Queue()
-    answers: asyncio.Queue[bytes] = asyncio.Queue()
-
-    async def next_event(_request: web.Request) -> web.Response:
-        payload, request_id = await events.get()
-        headers = {
-            "Lambda-Runtime-Aws-Request-Id": request_id,
-            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + 3) * 1000)),
-            "Lambda-Runtime-Invoked-Function-Arn": function.arn,
-        }
-        return web.Response(body=payload, content_type="application/json", headers=headers)
-
-    async def response(request: web.Request) -> web.Response:
-        answers.put_nowait(await request.read())
-        return web.Response(status=202, body=b'{"status":"OK"}', content_type="application/json")
-
-    application = web.Application(client_max_size=7_000_000)
-    application.router.add_get("/2018-06-01/runtime/invocation/next", next_event)
-    application.router.add_post("/2018-06-01/runtime/invocation/{id}/response", response)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    address = f"127.0.0.1:{runner.addresses[0][1]}"
-    child = subprocess.Popen(
-        command_of(function), cwd=function.code, env=variables(function, function.code, {}, address)
-    )
-
-    async def invoke(payload: bytes, request_id: str) -> Any:
-        events.put_nowait((payload, request_id))
-        return await answers.get()
-
-    try:
-        yield invoke
-    finally:
-        child.kill()
-        child.wait()
-        await runner.cleanup()
+def table(figures: Mapping[str, Sequence[Figures]]) -> list[str]:
+    """A line per candidate."""
+    lines = []
+    for name, found in figures.items():
+        middle = medians(found)
+        rates = [figure.rate for figure in found]
+        spread = (max(rates) - min(rates)) / middle.rate * 50
+        turn = f"   longest turn {middle.turn * 1e3:5.1f} ms" if middle.turn else ""
+        lines.append(
+            f"  {name:12} {middle.rate:7.0f} inv/s ±{spread:2.0f}%   p50 {middle.p50 * 1e3:7.3f} ms"
+            f"   p99 {middle.p99 * 1e3:7.3f} ms   parent CPU {middle.cpu * 1e3:7.3f} ms{turn}"
+        )
+    return lines
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--client", choices=CLIENTS, default="python")
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--seconds", type=float, default=2.0)
-    options.add_argument("--records", type=int, default=10)
-    options.add_argument("--size", type=int, default=256, help="bytes of a body")
+def judged(case: Case, figures: Mapping[str, Sequence[Figures]]) -> tuple[list[str], bool]:
+    """A line per goal, and whether none of them is missed by more than half."""
+    middles = {name: medians(found) for name, found in figures.items()}
+    lines, good = [], True
+    for goal in case.goals:
+        value = goal.value(middles)
+        word = "reached" if goal.reached(value) else "missed" if goal.binds else "missed, does not bind"
+        lines.append(f"  {goal.what}: {value:.2f}{goal.unit}   goal {goal.text}: {word}")
+        good = good and (not goal.binds or goal.reached(value, slack=2.0))
+    return lines, good
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="3 rounds of 0.4 seconds: half a minute in all")
+    options.add_argument("--only", choices=CASES, help="one of the cases")
+    options.add_argument("--rounds", type=int)
+    options.add_argument("--seconds", type=float, help="of each measurement")
     given = options.parse_args()
+    rounds, seconds = given.rounds or (3 if given.quick else 7), given.seconds or (0.4 if given.quick else 2.0)
     configure("info")
-    payload = event(given.records, given.size)
-    rounds: dict[str, list[Figures]] = {"ours": [], "aiohttp.web": []}
-    kind, file, code, command = CLIENTS[given.client]
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, file).write_text(code)
-        function = Function(
-            name="bench",
-            arn="arn:aws:lambda:eu-west-1:123456789012:function:bench",
-            kind=kind,
-            handler="app.handler",
-            code=Path(folder),
-            command=command,
-        )
-
-        async def one(server: Any) -> Figures:
-            async with server(function) as invoke:
-                return await measure(invoke, payload, given.seconds)
-
-        for _ in range(given.rounds):
-            rounds["ours"].append(asyncio.run(one(ours)))
-            rounds["aiohttp.web"].append(asyncio.run(one(aiohttp_web)))
-    print(
-        f"{given.client}, one environment, {given.records} records, {len(payload)} bytes, {os.cpu_count()} cores; "
-        f"medians of {given.rounds}"
-    )
-    medians = {name: Figures(*map(statistics.median, zip(*figures, strict=True))) for name, figures in rounds.items()}
-    for name, figures in medians.items():
-        print(
-            f"{name:12} {figures.rate:7.0f} inv/s   p50 {figures.p50 * 1e3:.3f} ms   p99 {figures.p99 * 1e3:.3f} ms   "
-            f"parent CPU {figures.cpu * 1e3:.3f} ms/inv"
-        )
-    own, peer = medians["ours"], medians["aiohttp.web"]
-    print(f"ours / aiohttp.web: {own.rate / peer.rate:.2f}x invocations/s, {peer.cpu / own.cpu:.2f}x less CPU")
+    print(f"One environment, one caller; {os.cpu_count()} cores; medians of {rounds} rounds of {seconds:g} s.")
+    good = True
+    for name in [given.only] if given.only else CASES:
+        case = CASES[name]
+        absent = CLIENTS[case.client].absent
+        print(f"\n{name}: {case.what}{f': left out, {absent}' if absent else ''}", flush=True)
+        if not absent:
+            figures = measured(case, rounds, seconds)
+            lines, fine = judged(case, figures)
+            good = good and fine
+            print(*table(figures), *lines, sep="\n", flush=True)
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

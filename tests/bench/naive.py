@@ -44,6 +44,12 @@ class Worker:
         length = int.from_bytes(await self._reader.readexactly(4), "big")
         return json.loads(await self._reader.readexactly(length))
 
+    def end(self) -> None:
+        """Kills the child."""
+        self._process.kill()
+        self._process.wait()
+        self._writer.close()
+
 
 def record(message: dict[str, Any]) -> dict[str, Any]:
     return {

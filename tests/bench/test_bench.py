@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +16,12 @@ import pytest
 
 from tests.bench.candidates import BRIDGE, NAIVE, Candidate
 from tests.bench.cpu import cpu_of
+from tests.bench.dispatch import CASES, Case, Goal, judged, table as dispatch_table
+from tests.bench.dispatchers import CLIENTS, DISPATCHERS, Figures as Dispatched, records, run
 from tests.bench.report import Figures, Idle, Latency, Throughput, table
 from tests.bench.server import BenchError, Server, drained, reject_unclean
 from tests.bench.sqs import Cores, measure_throughput
+from tests.bench.turns import TurnsLoop
 from tests.conftest import missing
 
 PARKED = 17
@@ -104,3 +109,61 @@ def test_table_shows_medians_their_spread_and_ratios() -> None:
     assert lines[1][-4:] == ["1,000", "±15%", "400", "2.50x"]
     assert lines[7][-3:] == ["5.00", "-", "-"]
     assert lines[9][-3:] == ["-", "720", "-"]
+
+
+@pytest.mark.parametrize("name", DISPATCHERS)
+def test_a_dispatch_is_measured(name: str, tmp_path: Path) -> None:
+    found = run(name, CLIENTS["python"].function(tmp_path), records(2, 10), 0.1, turns=True)
+    assert found.rate > 0
+    assert 0 < found.p50 <= found.p99
+    assert found.cpu > 0
+    assert found.turn > 0
+
+
+def test_cases_name_what_there_is() -> None:
+    for case in CASES.values():
+        assert case.client in CLIENTS
+        assert set(case.candidates) <= set(DISPATCHERS)
+        assert case.candidates[0] == "ours"
+
+
+def test_goals_are_judged_by_medians_and_fail_far_from_them() -> None:
+    goals = (
+        Goal("rate", lambda f: f["ours"].rate / f["naive"].rate, 1.5, "x", at_least=True),
+        Goal("cpu", lambda f: f["ours"].cpu * 1e3, 1, " ms"),
+    )
+    case = Case("", "python", 1, ("ours", "naive"), goals)
+
+    def figures(rate: float, cpu: float) -> dict[str, list[Dispatched]]:
+        ours = [Dispatched(each, 1, 1, cpu, 0) for each in (rate, rate, 9000.0)]
+        return {"ours": ours, "naive": [Dispatched(100, 1, 1, 1, 0)]}
+
+    def words(rate: float, cpu: float) -> tuple[list[str], bool]:
+        lines, good = judged(case, figures(rate, cpu))
+        return [line.rpartition(": ")[2] for line in lines], good
+
+    assert words(160, 0.001) == (["reached", "reached"], True)
+    assert words(80, 0.002) == (["missed", "missed"], True)
+    assert words(70, 0.001) == (["missed", "reached"], False)
+    assert words(160, 0.0021) == (["reached", "missed"], False)
+    assert "160 inv/s" in dispatch_table(figures(160, 0.001))[0]
+
+
+def test_the_longest_turn_is_counted_in_cpu() -> None:
+    async def turns() -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnsLoop)
+        await asyncio.sleep(0)
+        loop.forget()
+        time.sleep(0.05)
+        await asyncio.sleep(0)
+        idle = loop.longest
+        end = time.thread_time() + 0.03
+        while time.thread_time() < end:
+            pass
+        await asyncio.sleep(0)
+        return idle, loop.longest
+
+    with asyncio.Runner(loop_factory=TurnsLoop) as runner:
+        idle, busy = runner.run(turns())
+    assert idle < 0.03 <= busy

@@ -15,7 +15,7 @@ from bridge.errors import UsageError
 from bridge.executors import EXECUTORS, Environments, Executor, process
 from bridge.executors.process import ProcessExecutor
 from bridge.function import Function
-from bridge.invocation import Failed, Outcome
+from bridge.invocation import Failed, Outcome, Succeeded
 from tests.contracts.executor import ExecutorContract, answer, error, invocation
 from tests.executors.interpreters import interpreters
 from tests.executors.surroundings import PATIENCE, Lines, Write, alive, appears, function, running, said
@@ -286,3 +286,14 @@ async def test_its_repr_says_how_it_is() -> None:
         assert repr(executor) == "<ProcessExecutor worker: 0 idle, 0 busy, 0 starting>"
         await executor.invoke(invocation())
         assert repr(executor) == "<ProcessExecutor worker: 1 idle, 0 busy, 0 starting>"
+
+
+async def test_each_invocation_has_the_whole_timeout() -> None:  # RT-32
+    """One timer serves many invocations: it neither cuts a later one short nor lets it go on."""
+    async with running(function("behaviours.sleeps", timeout=1.0), output=Lines()) as executor:
+        for _ in range(3):
+            assert isinstance(await executor.invoke(invocation({"seconds": 0.35})), Succeeded)
+        late = await executor.invoke(invocation({"seconds": 60}))
+        assert isinstance(late, Failed)
+        assert late.kind == "timeout"
+        assert 1 <= late.duration < 5

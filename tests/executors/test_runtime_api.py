@@ -8,7 +8,7 @@ import json
 import anyio
 import pytest
 
-from bridge.executors.runtime_api import BACKLOG, CONNECTIONS, Answer
+from bridge.executors.runtime_api import BACKLOG, CONNECTIONS, PIECE, Answer
 from bridge.invocation import Invocation
 from tests.executors.surroundings import ARN
 from tests.executors.wire import DEADLINE, ID, INVOCATION, NEXT, Client, Reply, invoked, listening, post
@@ -62,6 +62,42 @@ async def test_a_trace_that_is_none_is_left_out(trace: str) -> None:  # RT-3: he
         reply = await client.reply()
     assert "Lambda-Runtime-Trace-Id" not in reply.headers
     assert reply.headers["Lambda-Runtime-Aws-Request-Id"] == ID
+
+
+async def test_a_long_event_waits_for_a_slow_reader_and_replies_keep_their_order() -> None:
+    payload = json.dumps(list(range(600_000))).encode()
+    async with listening() as (api, heard), Client(api) as client:
+        await client.send(NEXT + b"GET /ping HTTP/1.1\r\n\r\n")
+        await heard.until(lambda: api.waiting)
+        api.hand_out(Invocation(payload, ID), DEADLINE)
+        (connection,) = api.connections
+        assert connection._transport.get_write_buffer_size() < 2 * PIECE
+        assert (await client.reply()).body == payload
+        assert (await client.reply()).body == b"pong"
+
+
+async def test_a_long_event_for_a_client_that_closes() -> None:
+    payload = b"x" * 5_000_000
+    async with listening() as (api, heard), Client(api) as client:
+        await client.send(NEXT.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        await heard.until(lambda: api.waiting)
+        api.hand_out(Invocation(payload, ID), DEADLINE)
+        assert (await client.reply()).body == payload
+        assert await client.ended()
+
+
+async def test_a_client_that_goes_away_from_a_long_event(caplog: pytest.LogCaptureFixture) -> None:
+    async with listening() as (api, heard), Client(api) as client:
+        await client.send(NEXT)
+        await heard.until(lambda: api.waiting)
+        (connection,) = api.connections
+        api.hand_out(Invocation(b"x" * 30_000_000, ID), DEADLINE)
+        assert connection._out  # it is under way
+        client.writer.transport.abort()
+        await heard.until(lambda: heard.hang_ups == 1)
+        connection.resume_writing()
+        connection._flush()
+    assert caplog.messages == []
 
 
 async def test_an_empty_payload_is_an_empty_object() -> None:  # INV-6

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from pathlib import Path
 
 import anyio
 import pytest
 
+from tests.conftest import missing
 from tests.contracts.executor import answer, invocation
-from tests.executors.surroundings import PATIENCE, Lines, Write, running
+from tests.executors.surroundings import PATIENCE, Lines, Write, function, running
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +68,13 @@ async def test_it_is_removed_when_the_environment_is_retired(write: Write) -> No
 async def test_a_functions_own_variable_is_stronger(write: Write, tmp_path: Path) -> None:
     async with running(write(CODE, environment={"TMPDIR": str(tmp_path)}), output=Lines()) as executor:
         assert answer(await executor.invoke(invocation()))[0] == str(tmp_path)
+
+
+async def test_node_finds_it_too(tmp_path: Path) -> None:
+    if shutil.which("node") is None:
+        missing("node")
+    (tmp_path / "app.mjs").write_text("import os from 'node:os';\nexport const handler = async () => os.tmpdir();\n")
+    async with running(function("app.handler", code=tmp_path, kind="nodejs"), output=Lines()) as executor:
+        folder = Path(answer(await executor.invoke(invocation())))
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not folder.exists()
