@@ -132,11 +132,19 @@ def unique(what: str) -> str:
     return f"{what}-{os.getpid()}-{next(_names)}"
 
 
-def run(name: str, command: Sequence[str], port: int, variables: Dict[str, str] | None = None) -> Server:
-    """Starts ``command``, which listens on ``port``, and waits until it does. Raises RuntimeError with its output."""
+def run(
+    name: str, command: Sequence[str], port: int, variables: Dict[str, str] | None = None, folder: str | None = None
+) -> Server:
+    """Starts ``command`` in ``folder``, which listens on ``port``, and waits until it does. Raises RuntimeError with
+    its output."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            command, env={**os.environ, **(variables or {})}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command,
+            env={**os.environ, **(variables or {})},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         )
         deadline = time.monotonic() + START_LIMIT
         while not listens(port):
@@ -203,7 +211,7 @@ def dynamodb_local() -> Iterator[Server]:
         shim = Path(made) / "loopback.so"
         compiler = require(shutil.which("cc"), "a C compiler")
         subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, SHIM, "-ldl"], check=True)
-        with contextlib.closing(run("DynamoDB Local", command, port, {"LD_PRELOAD": str(shim)})) as server:
+        with contextlib.closing(run("DynamoDB Local", command, port, {"LD_PRELOAD": str(shim)}, made)) as server:
             yield server
 
 

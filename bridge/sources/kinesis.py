@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from bridge.mapping import SourceArn
-from bridge.record import Record
+from bridge.record import Record, Span
 from bridge.sources import Bound, Limits
-from bridge.sources.kinesis_records import Origin, shard_of, view
+from bridge.sources.kinesis_records import Origin, view
 from bridge.sources.shards import StreamApi
 from bridge.sources.streams import StreamSource
 
@@ -43,17 +42,16 @@ class KinesisSource(StreamSource):
     def view(self, record: Record) -> Any:
         return view(record)
 
-    def batch_info(self, records: Sequence[Record]) -> dict[str, Any]:
+    def batch_info(self, partition: str, span: Span) -> dict[str, Any]:
         """KIN-80, KIN-84."""
-        first, last = records[0], records[-1]
         return {
             "KinesisBatchInfo": {
-                "shardId": shard_of(first),
-                "startSequenceNumber": first.id,
-                "endSequenceNumber": last.id,
-                "approximateArrivalOfFirstRecord": _instant(first.arrived_at),
-                "approximateArrivalOfLastRecord": _instant(last.arrived_at),
-                "batchSize": len(records),
+                "shardId": partition.partition("#")[0],
+                "startSequenceNumber": span.first.id,
+                "endSequenceNumber": span.last.id,
+                "approximateArrivalOfFirstRecord": _instant(span.first.arrived_at),
+                "approximateArrivalOfLastRecord": _instant(span.last.arrived_at),
+                "batchSize": span.length,
                 "streamArn": str(stream_of(self.mapping.source_arn)),
             }
         }

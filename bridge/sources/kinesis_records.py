@@ -97,11 +97,6 @@ def record_of(wire: WireRecord, shard: str, origin: Origin, data: str = "", key:
     return Record(number, _encode(event), arrived_at, receipt=number if outer is None else outer)
 
 
-def shard_of(record: Record) -> str:
-    """The shard that it came from."""
-    return msgspec.json.decode(record.json, type=_Identified).event_id.partition(":")[0]
-
-
 def view(record: Record) -> dict[str, Any]:
     """What patterns are matched against: the members of ``kinesis`` stand at the top as well, with ``data`` decoded
     (FLT-41, FLT-44)."""

@@ -13,9 +13,11 @@ import structlog
 
 from bridge.errors import BridgeError, NotFound, ServiceFault
 from bridge.mapping import Mapping, StreamOptions
+from bridge.pipeline.batcher import WindowOpens
 from bridge.pipeline.scaling import Scaling
+from bridge.pipeline.streams import stream_policy
 from bridge.pipeline.verdict import Policy
-from bridge.record import Batch, Record
+from bridge.record import Batch, Record, Span
 from bridge.sources import Limits, Surroundings
 from bridge.sources.payload import records_event
 from bridge.sources.shards import Lineage, ReadPage, Shard, StreamApi, Where
@@ -38,11 +40,15 @@ class StreamSource:
     data_key: ClassVar[str]
     probes = False
     rejects = False
+    ordered = True
+    window_opens: WindowOpens = "after invocation"
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None:
         self.mapping, self.surroundings = mapping, surroundings
         self.options = mapping.stream or StreamOptions()
         self._log = log.bind(mapping=mapping.name, source_arn=str(mapping.source_arn))
+        function = surroundings.function
+        self._policy = stream_policy(mapping, function.arn if function else mapping.function)
         self._api: StreamApi | None = None
         self._lineage = Lineage({})
         self._open: dict[str, OpenShard] = {}
@@ -67,8 +73,8 @@ class StreamSource:
         """The record with its data decoded."""
         raise NotImplementedError
 
-    def batch_info(self, records: Sequence[Record]) -> dict[str, Any]:
-        """Where they were, for reports of what is given up (KIN-80, DDB-62)."""
+    def batch_info(self, partition: str, span: Span) -> dict[str, Any]:
+        """Where records are that are given up (KIN-80, DDB-62)."""
         raise NotImplementedError
 
     # Opening and closing.
@@ -287,7 +293,7 @@ class StreamSource:
     # What is known without asking.
 
     def policy(self, batch: Batch) -> Policy:  # noqa: ARG002 - the same for all
-        return Policy(partial=self.mapping.partial)
+        return self._policy
 
     def scaling(self) -> Scaling:
         """One runner for each lane, so that its order holds (KIN-36, KIN-50)."""

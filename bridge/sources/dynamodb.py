@@ -1,0 +1,60 @@
+"""Amazon DynamoDB Streams: limits, reports, and the source of a mapping."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bridge.record import Record
+from bridge.sources import Bound, Limits
+from bridge.sources.shards import StreamApi
+from bridge.sources.streams import StreamSource
+
+if TYPE_CHECKING:
+    from bridge.record import Span
+
+
+class DynamoDBSource(StreamSource):
+    """The source of one mapping of a table's stream."""
+
+    data_key = "dynamodb"
+
+    @classmethod
+    def limits(cls, mapping_source: str) -> Limits:  # noqa: ARG003 - the same for all
+        return Limits("a DynamoDB stream", Bound(1, 10_000, 100), Bound(0, 300, 0))  # DDB-64
+
+    async def _connect(self) -> StreamApi:
+        from bridge.faults import persist
+        from bridge.sources.dynamodb_stream import TableStream
+
+        mapping, around = self.mapping, self.surroundings
+        arn = mapping.source_arn
+        api = await persist(
+            lambda: around.aws.api("dynamodbstreams", mapping.aws, arn.region or None), trouble=around.trouble
+        )
+        return TableStream(api, str(arn))
+
+    def view(self, record: Record) -> Any:
+        """As the function gets it: attribute values keep their types (DDB-51)."""
+        return msgspec.json.decode(record.json)
+
+    def batch_info(self, partition: str, span: Span) -> dict[str, Any]:
+        """DDB-62."""
+        return {
+            "DDBStreamBatchInfo": {
+                "shardId": partition.partition("#")[0],
+                "startSequenceNumber": span.first.id,
+                "endSequenceNumber": span.last.id,
+                "approximateArrivalOfFirstRecord": _instant(span.first.arrived_at),
+                "approximateArrivalOfLastRecord": _instant(span.last.arrived_at),
+                "batchSize": span.length,
+                "streamArn": str(self.mapping.source_arn),
+            }
+        }
+
+
+def _instant(at: float) -> str:
+    """In whole seconds, as these records know no others (KIN-84)."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
