@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+LATEST = "$LATEST"
+"""The version that is no version: the code as it is now."""
+
 
 class AwsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where AWS is and who we are there. Absent values come from the usual AWS chain of environment and profile."""
@@ -105,13 +108,27 @@ class Logging(msgspec.Struct, frozen=True, kw_only=True):
 class EventInvoke(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of the asynchronous events of a function, version or alias (ASY-20): AWS's EventInvokeConfig."""
 
-    retries: int = 2
-    """``MaximumRetryAttempts``, 0 to 2 (ASY-4)."""
-    max_age: float = 21_600.0
-    """``MaximumEventAgeInSeconds``, 60 to 21,600 (ASY-6)."""
+    retries: int | None = None
+    """``MaximumRetryAttempts``, 0 to 2; none: 2 (ASY-4)."""
+    max_age: float | None = None
+    """``MaximumEventAgeInSeconds``, 60 to 21,600; none: 21,600 (ASY-6)."""
     on_success: str = ""
     """ARN of the destination; empty: none."""
     on_failure: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """It says nothing: AWS's defaults hold, and there is nothing to be shown."""
+        return self == EventInvoke()
+
+
+class Alias(msgspec.Struct, frozen=True, kw_only=True):
+    """A name for a version, and perhaps for a share of another."""
+
+    version: str
+    weights: Dict[str, float] = {}
+    """``AdditionalVersionWeights``: another version -> its share of the invocations, 0 to 1."""
+    description: str = ""
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +142,11 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
     handler: str = ""
     code: Path = Path()
+    version: str = LATEST
+    """Whose code that is; of the function itself always ``$LATEST``."""
+    versions: Dict[str, Path] = {}
+    """Number -> its code."""
+    aliases: Dict[str, Alias] = {}
     timeout: float = 3.0
     memory: int = 128
     environment: Dict[str, str] = {}
@@ -161,6 +183,15 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     def concurrency(self) -> int:
         """How many invocations may run at once."""
         return self.max_environments if self.reserved_concurrency is None else self.reserved_concurrency
+
+    @property
+    def qualifiers(self) -> tuple[str, ...]:
+        """What may stand behind its name: ``$LATEST``, versions, aliases."""
+        return LATEST, *self.versions, *self.aliases
+
+    def qualified(self, qualifier: str) -> str:
+        """The ARN with the qualifier that somebody gave (ESM-10), empty: without."""
+        return f"{self.arn}:{qualifier}" if qualifier else self.arn
 
     def __repr__(self) -> str:
         return f"<Function {self.name} of {self.where}>"  # never its variables

@@ -14,7 +14,7 @@ ROOT = Path(bridge.__file__).parent
 
 LAYERS = [
     {"errors", "nearest", "record", "invocation", "function", "mapping", "filtering", "operators", "snapshot",
-     "event", "lineage"},
+     "event", "lineage", "versions"},
     {"pipeline"},
     {
         "leash", "init", "listening", "aws", "aws_sdk", "aws_fast", "sigv4", "faults", "notify", "telemetry", "sources",

@@ -215,13 +215,6 @@ def test_broken_constraints(api: Any, options: dict[str, str], text: str) -> Non
     assert refused(api.invoke, FunctionName="worker", **options) == ("ValidationException", 400, text)
 
 
-def test_a_client_context_is_refused(api: Any) -> None:  # INV-2: not implemented, and not passed over
-    assert refused(api.invoke, FunctionName="worker", ClientContext="e30=")[:2] == (
-        "InvalidParameterValueException",
-        400,
-    )
-
-
 def test_a_stop_lets_invocations_end(tmp_path: Path) -> None:
     from tests.api.conftest import api_site, api_url
     from tests.api.lambda_client import client
