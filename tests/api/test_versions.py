@@ -121,24 +121,26 @@ def test_a_function_as_destination_by_alias(api: Any, shop: tuple[Site, Bridge])
 def test_mappings_go_to_the_alias_that_they_name(  # ESM-10, ESM-64
     api: Any, shop: tuple[Site, Bridge], roto_server: Server
 ) -> None:
-    filed = api.list_event_source_mappings(FunctionName="shop:live")["EventSourceMappings"]
-    assert [it["FunctionArn"] for it in filed] == [f"{ARN}:live"]
-    queue = roto_server.queue(VisibilityTimeout="5")
-    made = api.create_event_source_mapping(FunctionName=f"{ARN}:2", EventSourceArn=queue.arn)
+    def codes(arn: str) -> list[str]:
+        return [it["code"] for it in journal(shop[0]) if arn in json.dumps(it["event"])]
+
+    (filed,) = api.list_event_source_mappings(FunctionName="shop:live")["EventSourceMappings"]
+    assert filed["FunctionArn"] == f"{ARN}:live"
+    roto_server.queue(name="shop-of-live", VisibilityTimeout="5").send("filed")  # it is there already
+    assert eventually(lambda: codes(filed["EventSourceArn"])) == ["one"]
+    first, second = (roto_server.queue(VisibilityTimeout="5") for _ in range(2))
+    made = api.create_event_source_mapping(FunctionName=f"{ARN}:2", EventSourceArn=first.arn)
     assert made["FunctionArn"] == f"{ARN}:2"
-    queue.send("first")
-
-    def codes() -> list[str]:
-        return [it["code"] for it in journal(shop[0]) if queue.arn in json.dumps(it["event"])]
-
-    assert eventually(codes) == ["two"]
-    eventually(lambda: api.get_event_source_mapping(UUID=made["UUID"])["State"] == "Enabled")
-    moved = api.update_event_source_mapping(UUID=made["UUID"], FunctionName="shop:live")
-    assert (moved["UUID"], moved["FunctionArn"]) == (made["UUID"], f"{ARN}:live")
-    eventually(lambda: api.get_event_source_mapping(UUID=made["UUID"])["State"] == "Enabled")
-    queue.send("second")  # SQS-97
-    assert eventually(lambda: len(found := codes()) == 2 and found) == ["two", "one"]
-    api.delete_event_source_mapping(UUID=made["UUID"])
+    first.send("made")
+    assert eventually(lambda: codes(first.arn)) == ["two"]
+    each = api.create_event_source_mapping(FunctionName="shop:2", EventSourceArn=second.arn, Enabled=False)["UUID"]
+    moved = api.update_event_source_mapping(UUID=each, FunctionName="shop:live", Enabled=True)
+    assert (moved["UUID"], moved["FunctionArn"]) == (each, f"{ARN}:live")
+    second.send("moved")
+    assert eventually(lambda: codes(second.arn)) == ["one"]
+    for uuid in (each, made["UUID"]):
+        eventually(lambda uuid=uuid: api.get_event_source_mapping(UUID=uuid)["State"] == "Enabled")  # type: ignore[misc]
+        api.delete_event_source_mapping(UUID=uuid)
 
 
 def test_a_mapping_of_a_version_that_is_not_there(api: Any, roto_server: Server) -> None:  # ESM-12
