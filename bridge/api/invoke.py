@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -14,6 +15,8 @@ from bridge.api.names import Target, target
 from bridge.errors import Throttled
 from bridge.executors.failures import parse_error
 from bridge.invocation import Failed, Invocation, Outcome, Succeeded
+from bridge.lineage import hops, joined
+from bridge.pipeline.verdict import MOST_HOPS
 
 log = structlog.get_logger()
 
@@ -21,6 +24,10 @@ MOST_REQUEST = 6_291_456
 MOST_EVENT = 1_048_576
 """INV-8: bytes of a payload; an asynchronous one's."""
 MOST_RESPONSE = 6_291_556
+RECURSIVE = (
+    "Lambda has detected your function being invoked in a recursive loop with other Amazon Web Services resources and"
+    " stopped your function's invocation."
+)
 MOST_CONTEXT = 3583
 """INV-2: bytes of the client context."""
 
@@ -99,12 +106,18 @@ async def _accept(host: Host, found: Target, payload: bytes, call: Call) -> None
 
 async def _run(found: Target, payload: bytes, call: Call, context: str) -> Outcome:
     """One attempt, at once or not at all (INV-11, INV-13)."""
-    invoker = found.invoker
+    invoker, arn = found.invoker, found.function.arn
+    if hops(call.trace_id, arn) >= MOST_HOPS:  # INV-41
+        raise ApiError("RecursiveInvocationException", RECURSIVE)
     if not invoker.try_acquire():
         raise throttled(reserved=invoker.reserved is not None)
     try:
         invocation = Invocation(
-            payload, call.request_id, trace_id=call.trace_id, qualifier=found.qualifier, client_context=context
+            payload,
+            call.request_id,
+            trace_id=joined([call.trace_id], arn, time.time()),
+            qualifier=found.qualifier,
+            client_context=context,
         )
         outcome = await invoker.invoke(invocation)
     finally:

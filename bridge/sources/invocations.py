@@ -44,7 +44,7 @@ class InvocationSource:
     rejects = True
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None:
-        if surroundings.function is None or surroundings.events is None:
+        if surroundings.events is None:
             raise BridgeError(f"{mapping.name}: there is no queue of asynchronous events here")
         self._function: Function = surroundings.function
         self._events: EventQueue = surroundings.events
@@ -88,6 +88,9 @@ class InvocationSource:
 
     def scaling(self) -> Scaling:
         return Scaling(falls=False)
+
+    def trace(self, batch: Batch) -> str:
+        return batch.records[0].trace
 
     def event(self, batch: Batch, extra: Dict[str, bytes]) -> bytes:  # noqa: ARG002 - there are no windows here
         return batch.records[0].json

@@ -130,9 +130,7 @@ def test_only_versions_and_aliases_have_it(api: Any) -> None:
 def test_what_is_not_there(api: Any) -> None:
     for call in (
         put,
-        lambda api, qualifier, **_: api.get_provisioned_concurrency_config(
-            FunctionName="shop", Qualifier=qualifier
-        ),
+        lambda api, qualifier, **_: api.get_provisioned_concurrency_config(FunctionName="shop", Qualifier=qualifier),
     ):
         assert refused(call, api=api, qualifier="9", count=1) == (*NOT_FOUND, f"Function not found: {ARN}:9")
         assert refused(call, api=api, qualifier="prod", count=1) == (
