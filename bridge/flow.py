@@ -175,6 +175,18 @@ class Flow(msgspec.Struct, eq=False):
             attempt=batch.attempt,
         )
 
+    def circled(self, records: Sequence[Record]) -> None:
+        """Writes down what is not invoked because its chain runs in a circle (SQS-36)."""
+        if not records:
+            return
+        self.tally.failed += len(records)
+        what, message = "RecursiveInvocationException", "a chain of invocations that runs in a circle"
+        self.tally.failures.append(Failure(at=time.time(), what=what, message=message))
+        self.invoker.meter.recursion_stopped(len(records))
+        log.warning(
+            "recursion_stopped", mapping=self.mapping.name, function=self.mapping.function, records=len(records)
+        )
+
     def discarded(self, discards: Sequence[Discard]) -> None:
         """Writes down what is given up (AsyncEventsDropped)."""
         self.tally.failed += len(discards)

@@ -143,6 +143,7 @@ class Runner:
                 if not batch.records:
                     continue
                 policy = flow.source.policy(batch)
+                flow.circled(policy.circling)
                 ended = admit(batch, policy, _now()) or await self._invoke(batch)
             luck = random.random()  # noqa: S311 - jitter
             verdict = ended if isinstance(ended, Verdict) else decide(batch, ended, policy, _now())
@@ -169,7 +170,7 @@ class Runner:
             payload,
             first.request_id or str(uuid.uuid4()),
             flow.mapping.name,
-            first.trace,
+            flow.source.trace(batch),
             first.qualifier or flow.mapping.qualifier,
         )
         self._at("invoking", f"{len(batch.records)} records, request {invocation.request_id}")

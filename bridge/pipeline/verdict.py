@@ -49,6 +49,8 @@ class Policy(msgspec.Struct, frozen=True):
 
     partial: bool = False
     """``ReportBatchItemFailures``: the answer is read (SQS-40); otherwise it is ignored (SQS-30)."""
+    circling: tuple[Record, ...] = ()
+    """Those of the batch whose chain has met the function too often (INV-40)."""
     events: EventPolicy | None = None
     """The record is an asynchronous event, and goes by these rules."""
 
@@ -107,13 +109,20 @@ def admit(batch: Batch, policy: Policy, now: Now) -> Verdict | None:
     """Before each attempt: none lets the batch go ahead, else this is its fate without one."""
     events = policy.events
     if events is None:
-        return None
+        return _stopped(batch, policy.circling) if policy.circling else None
     (record,) = batch.records
     if events.hops >= MOST_HOPS:  # INV-41
         return _given_up(record, "RecursiveInvocationTerminated", None, events, now)
     if now.wall - record.arrived_at > events.max_age:  # ASY-6: it waited too long
         return _given_up(record, "EventAgeExceeded", None, events, now)
     return None
+
+
+def _stopped(batch: Batch, circling: tuple[Record, ...]) -> Verdict:
+    """SQS-36: it counts as an attempt that failed. The others go on at once."""
+    rest = tuple(record for record in batch.records if record not in circling)
+    again = msgspec.structs.replace(batch, records=rest, trigger="retry")
+    return Verdict(failed=circling, retry=(again,) if rest else ())
 
 
 def decide(batch: Batch, outcome: Outcome, policy: Policy, now: Now) -> Verdict:
