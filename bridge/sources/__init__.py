@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping as Dict, Sequence
 from importlib import import_module
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SOURCES = {
     "sqs": "bridge.sources.sqs:SqsSource",
+    "kinesis": "bridge.sources.kinesis:KinesisSource",
+    "dynamodb": "bridge.sources.dynamodb:DynamoDBSource",
 }
 """The service in the ARN -> ``module:Class``."""
 ASYNCHRONOUS = {
@@ -46,6 +49,8 @@ class Limits(NamedTuple):
     what: str
     batch_size: Bound
     window: Bound
+    windowless: float = inf
+    """The largest batch that needs no batching window (ESM-34)."""
 
 
 class Surroundings(msgspec.Struct, frozen=True):

@@ -80,7 +80,7 @@ class SqsSource:
     def limits(cls, mapping_source: str) -> Limits:
         if mapping_source.endswith(".fifo"):
             return Limits("an SQS FIFO queue", Bound(1, 10, 10), Bound(0, 0, 0))  # SQS-58
-        return Limits("an SQS standard queue", Bound(1, 10_000, 10), Bound(0, 300, 0))  # SQS-10
+        return Limits("an SQS standard queue", Bound(1, 10_000, 10), Bound(0, 300, 0), windowless=10)  # SQS-10
 
     # Opening and closing.
 

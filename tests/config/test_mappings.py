@@ -229,11 +229,6 @@ class TestSources:
     @pytest.mark.parametrize(
         ("arn", "part"),
         [
-            ("arn:aws:kinesis:eu-west-1:123456789012:stream/x", "event sources of kinesis are not implemented yet"),
-            (
-                "arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/s",
-                "event sources of dynamodb are not implemented yet",
-            ),
             ("arn:aws:kafka:eu-west-1:123456789012:cluster/c/u", "event sources of kafka are not implemented yet"),
             ("arn:aws:sns:eu-west-1:123456789012:topic", "sns is no event source"),
         ],
@@ -454,7 +449,7 @@ class TestAws:
         text = mapped("aws: {region: us-east-1}")
         assert settings(tmp_path, text).mappings["orders"].aws.region == "us-east-1"
         assert any(
-            "mappings.orders.aws.region: the queue is asked for in us-east-1" in line
+            "mappings.orders.aws.region: the source is asked for in us-east-1" in line
             for line in warnings(tmp_path, text)
         )
 
