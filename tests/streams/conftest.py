@@ -12,5 +12,5 @@ __all__ = ["owned_wall"]
 
 
 @pytest.fixture
-def anyio_backend(owned_wall: None) -> Any:  # noqa: ARG001, F811 - both clocks are owned, or none
+def anyio_backend(owned_wall: None) -> Any:
     return "asyncio", {"loop_factory": VirtualLoop}

@@ -133,6 +133,8 @@ class ScriptedDestination:
         """Codes of the next requests' errors."""
         self.down = ""
         """The code of all."""
+        self.delay = 0.0
+        """Seconds that an answer takes after its request was carried out."""
         self.documents: list[dict[str, Any]] = []
         self.keys: list[str] = []
         """Of objects in the bucket."""
@@ -153,6 +155,7 @@ class ScriptedDestination:
             case "PutObject":
                 self.keys.append(params["Key"])
                 self._take(params["Body"])
+        await anyio.sleep(self.delay)
         return {}
 
     def _take(self, document: str | bytes) -> None:
@@ -188,6 +191,8 @@ class Disk(MemoryStore):
         """Seconds that a write takes."""
         self.faults = 0
         """So many writes fail."""
+        self.faults_of = ""
+        """All that this mapping (UUID) writes fails."""
         self.hardened = False
         """A write that was under way when its daemon died has happened all the same."""
         self.writes: list[dict[str, Position | None]] = []
@@ -196,6 +201,8 @@ class Disk(MemoryStore):
         if self.faults:
             self.faults -= 1
             raise StateError("the disk is full")
+        if any(move.mapping == self.faults_of for move in moves):
+            raise StateError("the disk is full for it")
         await super().move_positions(moves)
         self.writes.append({move.partition: move.position for move in moves})
 
@@ -209,12 +216,9 @@ class Daemon:
         self._scope = anyio.CancelScope()
         self._stop = anyio.Event()
         self.over = anyio.Event()
-        aws: Any = LocalStreams(
-            Mortal(self, world.stream),
-            **{  # type: ignore[arg-type]
-                service: Mortal(self, world.destination) for service in ("sqs", "sns", "s3")
-            },
-        )
+        near: Any = Mortal(self, world.stream)
+        far = {service: Mortal(self, world.destination) for service in ("sqs", "sns", "s3")}
+        aws: Any = LocalStreams(near, **far)
         invoker = self._invoker = Invoker(
             MortalExecutor(self, world), world.metrics.function_meter(world.function.name)
         )
