@@ -20,10 +20,18 @@ PROBE_LIMIT = 5.0
 
 def wrapper(function: Function, command: Sequence[str], folder: Path) -> tuple[str, ...]:
     """What goes before the private folder and the ``command``, so that it sees that folder as ``/tmp``. Nothing where
-    there is no way to, where the function needs something below ``/tmp``, or has a ``TMPDIR`` of its own. Blocks."""
-    if "TMPDIR" in function.environment or any(map(_below_tmp, (folder, *map(Path, command)))):
-        return ()
-    return _way()
+    there is no way to, where the function has something below ``/tmp`` (its code, its program, what its variables
+    name), or a ``TMPDIR`` of its own. Blocks."""
+    needs = any(map(_below_tmp, (folder, *map(Path, command)))) or any(map(_shares, function.environment.values()))
+    return () if needs or "TMPDIR" in function.environment else _way()
+
+
+def _shares(value: str) -> bool:
+    """A variable names something below ``/tmp`` that is there, or that would be made in a folder which is."""
+    path = Path(value)
+    with suppress(OSError):  # a name that no file can have
+        return path != TMP and _below_tmp(path) and (path.exists() or (path.parent != TMP and path.parent.exists()))
+    return False
 
 
 @cache

@@ -79,15 +79,26 @@ async def test_it_stays_over_a_reset(worker: Function) -> None:  # RT-33
         assert before == "first"
 
 
-def test_nothing_is_hidden_that_the_function_needs(worker: Function, elsewhere: Path, tmp_path: Path) -> None:
+def test_nothing_is_hidden_that_the_function_needs(worker: Function, elsewhere: Path) -> None:
     program, below = "/usr/bin/env", Path("/tmp/somewhere")
     link = elsewhere / "link"
     link.symlink_to(below)
     assert wrapper(worker, [program, "app"], elsewhere)
     for words, folder in (([program], below), (["/tmp/venv/bin/python"], elsewhere), ([program, str(link)], elsewhere)):
         assert wrapper(worker, words, folder) == ()
-    own = function("app.handler", code=elsewhere, environment={"TMPDIR": str(tmp_path)})
+    own = function("app.handler", code=elsewhere, environment={"TMPDIR": str(elsewhere)})
     assert wrapper(own, [program], elsewhere) == ()
+
+
+def test_what_its_variables_name_is_not_hidden(worker: Function, elsewhere: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as shared:
+        for value, hidden in (
+            (shared, False), (f"{shared}/database", False), (f"{shared}-new", True), (f"{shared}/new/file", True),
+            ("/tmp", True), ("/tmp/", True), ("/tmp/cache", True), (str(elsewhere), True), ("x" * 5000, True),
+            (f"{shared}/" + "x" * 5000, True),
+        ):  # fmt: skip
+            named = function("app.handler", code=elsewhere, environment={"NAMED": value})
+            assert bool(wrapper(named, ["/usr/bin/env"], elsewhere)) is hidden, value
 
 
 def test_a_plain_user_keeps_his_name_and_gains_no_power(elsewhere: Path) -> None:
