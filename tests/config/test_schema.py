@@ -170,5 +170,7 @@ class TestSmallExamples:
         assert loaded["admin-token"].admin_token == "secret"
         assert loaded["pasted-from-aws"].notices
         assert loaded["minimal"].mappings
+        assert loaded["versions"].mappings["orders"].qualifier == "live"
+        assert loaded["versions"].functions["worker"].aliases["live"].weights == {"2": 0.1}
         functions = loaded["functions-elsewhere"].functions
         assert [function.kind for function in functions.values()] == ["url", "url", "lambda"]
