@@ -5,8 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from bridge.init import as_init
+
+if TYPE_CHECKING:
+    from bridge.daemon import Daemon
+    from bridge.leash import Leash
+    from bridge.settings import Settings
 
 HELP = "Runs the daemon in the foreground, until SIGTERM or SIGINT drains it. SIGHUP reloads the configuration."
 EXAMPLE = "bridge run --local -c bridge.yaml"
@@ -31,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from bridge.settings import Settings, load
+    from bridge.settings import load
 
     def read() -> Settings:
         return load(args.config, os.environ, args.sets, local=args.local)
@@ -40,8 +47,7 @@ def _serve(args: argparse.Namespace) -> int:
     import anyio
     import structlog
 
-    from bridge.daemon import Daemon
-    from bridge.leash import Leash
+    from bridge.signals import ignore
     from bridge.telemetry import logs
 
     allow_files()
@@ -49,15 +55,23 @@ def _serve(args: argparse.Namespace) -> int:
     log = structlog.get_logger()
     for line in (*settings.notices, *settings.warnings):
         log.warning("configuration", detail=line)
-    if not args.local:
-        return anyio.run(Daemon(settings, read).run)
+    try:
+        return anyio.run(_daemon(settings, read, local=args.local).run)
+    finally:
+        ignore()
+
+
+def _daemon(settings: Settings, read: Callable[[], Settings], *, local: bool) -> Daemon:
+    from bridge.daemon import Daemon
+
+    if not local:
+        return Daemon(settings, read)
     from bridge.local import LocalEndpoint
 
     def stage(leash: Leash) -> LocalEndpoint:
-        return LocalEndpoint(leash, announce=lambda line: print(line, flush=True), moved=daemon.reload)
+        return LocalEndpoint(leash, announce=lambda line: print(line, flush=True))
 
-    daemon = Daemon(settings, read, stage=stage)
-    return anyio.run(daemon.run)
+    return Daemon(settings, read, stage=stage)
 
 
 def allow_files() -> None:
