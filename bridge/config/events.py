@@ -32,7 +32,6 @@ OWN_DESTINATION = "You can't specify the function as a destination for itself."
 def event_invoke(options: EventInvokeOptions, arn: str, section: Section) -> EventInvoke:
     """The settings of the function with this ARN; what is wrong with them has been reported (ASY-23)."""
     key = "EventInvokeConfig"
-    known = EventInvoke()
     wants = options.DestinationConfig
     targets = {"OnSuccess": wants.OnSuccess.Destination or "", "OnFailure": wants.OnFailure.Destination or ""}
     given = ("MaximumRetryAttempts",), ("MaximumEventAgeInSeconds",), *(_destination(name) for name in targets)
@@ -43,8 +42,8 @@ def event_invoke(options: EventInvokeOptions, arn: str, section: Section) -> Eve
             section.problem(f"{key}.DestinationConfig.{name}.Destination", problem)
     retries, age = options.MaximumRetryAttempts, options.MaximumEventAgeInSeconds
     return EventInvoke(
-        retries=known.retries if retries is None else retries,
-        max_age=known.max_age if age is None else float(age),
+        retries=retries,
+        max_age=None if age is None else float(age),
         on_success=targets["OnSuccess"],
         on_failure=targets["OnFailure"],
     )

@@ -54,6 +54,9 @@ FUNCTION_NAME = (
 )
 """ESM-8, without the dot in names that Lambda itself never gives."""
 
+Qualifiers = Dict[str, Collection[str]]
+"""Function -> its versions and aliases."""
+
 _UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _ARN_TAIL = r"[a-z0-9-]+:[0-9]{12}:[\w.:/-]{1,1000}"
 
@@ -75,9 +78,9 @@ class Home(NamedTuple):
 
 
 def mapping(
-    name: str, section: Section, functions: Collection[str], aws: AwsSettings, homes: dict[str, Home]
+    name: str, section: Section, functions: Qualifiers, aws: AwsSettings, homes: dict[str, Home]
 ) -> Mapping | None:
-    """The mapping of this name; None when its source is not understood. ``functions`` are the names that the file has,
+    """The mapping of this name; None when its source is not understood. ``functions`` are those that the file has,
     ``aws`` the top-level settings. The first mapping of a function says in ``homes`` where the function lives.
     """
     source = _source(section)
@@ -218,7 +221,7 @@ def _limits(source: SourceArn, kind: type[Source], section: Section) -> Limits |
         return None
 
 
-def _target(options: MappingOptions, section: Section, functions: Collection[str]) -> _Target | None:
+def _target(options: MappingOptions, section: Section, functions: Qualifiers) -> _Target | None:
     """The function that FunctionName or FunctionArn names."""
     keys = [key for key in ("FunctionName", "FunctionArn") if getattr(options, key) is not None]
     if not keys and not section.node("FunctionName") and not section.node("FunctionArn"):
@@ -231,20 +234,14 @@ def _target(options: MappingOptions, section: Section, functions: Collection[str
     return targets[0] if targets else None
 
 
-def _one_target(text: str, key: str, section: Section, functions: Collection[str]) -> _Target | None:
+def _one_target(text: str, key: str, section: Section, functions: Qualifiers) -> _Target | None:
     if text in functions:
         return _Target(text)
     match = re.fullmatch(FUNCTION_NAME, text)
     if not match:
-        section.problem(key, f"{shown(text)} is no function; expected a name, NAME:$LATEST or an ARN of a function")
+        section.problem(key, f"{shown(text)} is no function; expected a name, NAME:ALIAS or an ARN of a function")
         return None
     target = _Target(**{key: value or "" for key, value in match.groupdict().items()})
-    if target.qualifier not in ("", "$LATEST"):
-        section.problem(
-            key,
-            f"versions and aliases are not implemented yet; write {target.name} without :{target.qualifier}",
-            aws="Function does not exist",
-        )
     if target.name not in functions:  # ESM-12
         near = did_you_mean(target.name, functions) or _listed(functions)
         section.problem(
@@ -253,6 +250,14 @@ def _one_target(text: str, key: str, section: Section, functions: Collection[str
             aws="Function does not exist",
         )
         return None
+    known = ("$LATEST", *functions[target.name])
+    if target.qualifier and target.qualifier not in known:
+        near = did_you_mean(target.qualifier, known) or _listed(known)
+        section.problem(
+            key,
+            f"Function does not exist: {target.name} has no version or alias {shown(target.qualifier)}{near}",
+            aws="Function does not exist",
+        )
     return target
 
 

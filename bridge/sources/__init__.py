@@ -63,7 +63,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     trouble: Callable[[str | None], None]
     """Told in one line what the source is waiting for while it cannot work (`the queue does not exist`), none when it
     goes on; repeated lines are logged once."""
-    function: Function | None = None
+    function: Function
     """What the records are for."""
     events: EventQueue | None = None
     """The daemon's asynchronous events."""
@@ -162,6 +162,10 @@ class Source(Protocol):
 
     def scaling(self) -> Scaling:
         """How many runners a partition deserves; a fresh, private object per partition."""
+        ...
+
+    def trace(self, batch: Batch) -> str:
+        """The X-Ray trace header of the batch's invocation, with one hop more in its lineage (INV-40)."""
         ...
 
     def event(self, batch: Batch, extra: Dict[str, bytes]) -> bytes:

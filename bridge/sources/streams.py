@@ -45,8 +45,7 @@ class StreamSource:
         self.mapping, self.surroundings = mapping, surroundings
         self.options = mapping.stream or StreamOptions()
         self._log = structlog.get_logger().bind(mapping=mapping.name, source_arn=str(mapping.source_arn))
-        function = surroundings.function
-        self._policy = stream_policy(mapping, function.arn if function else mapping.function)
+        self._policy = stream_policy(mapping, surroundings.function.arn)
         self._api: StreamApi | None = None
         self._lineage = Lineage({})
         self._open: dict[str, OpenShard] = {}
@@ -296,6 +295,9 @@ class StreamSource:
     def scaling(self) -> Scaling:
         """One runner for each lane, so that its order holds (KIN-36, KIN-50)."""
         return Scaling(idle=1, first=1, most=1, growth=0, falls=False)
+
+    def trace(self, batch: Batch) -> str:  # noqa: ARG002 - records of streams carry none (INV-40)
+        return ""
 
     def event(self, batch: Batch, extra: Dict[str, bytes]) -> bytes:
         return records_event(batch, extra)

@@ -142,6 +142,8 @@ class TestExample:
                 text = re.sub(r"^    (Runtime|Handler|CodeUri):.*", "", text, flags=re.MULTILINE)
             if key in ("headers", "verify", "ca_file"):
                 text = text.replace("    # url: http:", "    url: https:")
+            if key == "aliases":
+                text = text.replace("# versions:", "versions:")
             if key in STREAM_KEYS:  # on a mapping of a stream
                 start = "AT_TIMESTAMP" if key == "StartingPositionTimestamp" else "LATEST"
                 besides = "" if key == "StartingPosition" else f"    StartingPosition: {start}\n"
