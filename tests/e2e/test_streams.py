@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import NewSite
-from tests.e2e.harness import ASK_EVERY, Site, receive
-from tests.e2e.streams import Stream, Table, changes, numbers, order
-from tests.servers import Server
+from tests.e2e.harness import ASK_EVERY, Site, eventually, receive
+from tests.e2e.streams import Stream, Table, changes, mapped, numbers, order
+from tests.servers import ACCOUNT, Server
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -24,23 +24,14 @@ INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 def stream_site(new_site: NewSite, ministack_server: Server) -> Site:
     """A place for one daemon on the server that has streams and queues, with a function."""
     site = new_site(ministack_server)
+    site.config["aws"]["account_id"] = ACCOUNT
     site.function("streamer", Handler="actor.stream")
     return site
 
 
-def mapped(site: Site, source: Stream | Table, **options: Any) -> str:
-    """Declares a mapping that begins with the oldest record."""
-    return site.mapping(source.arn, "streamer", **{"StartingPosition": "TRIM_HORIZON", **options})
-
-
-def seen(site: Site, source: Stream) -> list[int]:
-    """The ``n`` of all records that runs which ended well were given, as often as they were."""
-    return list(chain(*numbers([run for run in source.runs(site) if run.well])))
-
-
-def test_one_record_of_many_is_bisected_out(stream_site: Site, ministack_server: Server) -> None:
+def test_one_record_of_many_is_bisected_out(stream_site: Site, kinesalite_server: Server) -> None:
     """KIN-36, KIN-63, KIN-64, KIN-68, KIN-80, KIN-82, KIN-84."""
-    stream, told = Stream(ministack_server), stream_site.queue()
+    stream, told = Stream(kinesalite_server), stream_site.queue()
     sent = stream.put(*(order(n, raises=n == 5) for n in range(8)), key="k")
     mapped(
         stream_site,
@@ -52,7 +43,7 @@ def test_one_record_of_many_is_bisected_out(stream_site: Site, ministack_server:
     )
     with stream_site.running() as bridge:
         (message,) = bridge.until(lambda: receive(told), every=ASK_EVERY)
-        bridge.until(lambda: set(seen(stream_site, stream)) == set(range(8)) - {5})
+        bridge.until(lambda: set(stream.seen(stream_site)) == set(range(8)) - {5})
         runs = stream.runs(stream_site)
         assert numbers(runs) == [
             [0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3], [4, 5, 6, 7], [4, 5], [4], [5], [5], [6, 7]
@@ -97,7 +88,7 @@ def test_pause_resume_and_restart_go_on_where_it_stood(stream_site: Site, minist
         stream.put(*(order(n) for n in range(first, last)))
 
     def all_of(last: int) -> bool:
-        return sorted(seen(stream_site, stream)) == list(range(last))
+        return sorted(stream.seen(stream_site)) == list(range(last))
 
     put(0, 20)
     with stream_site.running() as bridge:
@@ -116,7 +107,7 @@ def test_pause_resume_and_restart_go_on_where_it_stood(stream_site: Site, minist
 
 
 def test_kills_lose_nothing_and_repeat_little(stream_site: Site, ministack_server: Server) -> None:  # KIN-27, V15
-    shards, size, kills, count = 2, 5, 3, 200
+    shards, size, kills, count = 2, 5, 2, 150
     stream = Stream(ministack_server, shards=shards)
     chance = random.Random(4)
     mapped(stream_site, stream, BatchSize=size)
@@ -128,7 +119,7 @@ def test_kills_lose_nothing_and_repeat_little(stream_site: Site, ministack_serve
         time.sleep(chance.uniform(0, 0.3))  # the moment is to be any
         bridge.kill()
     with stream_site.running() as bridge:
-        bridge.until(lambda: set(seen(stream_site, stream)) == set(range(count)))
+        bridge.until(lambda: set(stream.seen(stream_site)) == set(range(count)))
         bridge.stop()
     runs = stream.runs(stream_site)
     given = list(chain(*numbers(runs)))
@@ -143,6 +134,142 @@ def test_kills_lose_nothing_and_repeat_little(stream_site: Site, ministack_serve
         ]
         once = list(dict.fromkeys(firsts))
         assert once == sorted(once, key=int), "a shard's order was broken"
+
+
+def test_a_killed_window_counts_each_record_once(stream_site: Site, ministack_server: Server) -> None:
+    """TW-45, TW-47, W6: what a crash repeats begins with the state that was kept with the position."""
+    stream, count = Stream(ministack_server), 60
+    mapped(stream_site, stream, BatchSize=5, TumblingWindowInSeconds=2)
+    stream.put(*(order(n, sleep=0.01) for n in range(count)), key="k")
+    for _ in range(2):
+        bridge = stream_site.start()
+        begun = len(stream.runs(stream_site))
+        bridge.until(lambda: len(stream.runs(stream_site)) > begun + 1)  # noqa: B023
+        bridge.kill()
+
+    def windows() -> dict[str, list[int]]:
+        """What each one had seen at its end."""
+        return {entry["start"]: entry["seen"] for entry in stream_site.journal.entries("window")}
+
+    with stream_site.running() as bridge:
+        bridge.until(lambda: sum(map(len, windows().values())) >= count)
+        assert sorted(chain(*windows().values())) == list(range(count))
+        bridge.stop()
+    given = list(chain(*numbers(stream.runs(stream_site))))
+    assert len(given) > count, "no kill fell into a batch"
+
+
+def test_shards_split_and_merge_while_records_flow(stream_site: Site, kinesalite_server: Server) -> None:
+    """KIN-90 to KIN-93, V13, V14, V18."""
+    stream, keys, each = Stream(kinesalite_server), 6, 8
+    name = mapped(stream_site, stream, BatchSize=7)
+
+    def put(first: int) -> None:
+        for n in range(first, first + each):
+            for key in range(keys):
+                stream.put(order(n * keys + key), key=f"key-{key}")
+
+    with stream_site.running() as bridge:
+        put(0)
+        stream.split()
+        put(each)
+        stream.merge()
+        put(2 * each)
+        total = 3 * each * keys
+        bridge.until(lambda: len(stream.seen(stream_site)) >= total)
+        assert sorted(stream.seen(stream_site)) == list(range(total))
+        for key in range(keys):
+            of_key = [n for n in stream.seen(stream_site) if n % keys == key]
+            assert of_key == sorted(of_key), f"the order of key-{key} was broken"
+        assert len(bridge.said("shard_ended", 3, mapping=name)) == 3
+        bridge.stop()
+
+
+def test_a_shard_that_fails_stops_no_other(stream_site: Site, ministack_server: Server) -> None:  # KIN-53
+    stream = Stream(ministack_server, shards=2)
+    mapped(stream_site, stream, BatchSize=1)
+    stream.put(order(0, raises=True), key="key-0")
+    (poisoned,) = {record["ShardId"] for record in _put(stream, "key-0")}
+    other = next(key for key in map(str, range(50)) if _put(stream, key)[0]["ShardId"] != poisoned)
+    stream.put(*(order(n) for n in range(1, 20)), key=other)
+    with stream_site.running() as bridge:
+        bridge.until(lambda: stream.seen(stream_site)[-19:] == list(range(1, 20)))
+
+
+def _put(stream: Stream, key: str) -> list[dict[str, Any]]:
+    """One record; the answer tells its shard."""
+    answer = stream.api.put_records(StreamName=stream.name, Records=[{"Data": order(-1).encode(), "PartitionKey": key}])
+    return list(answer["Records"])
+
+
+def test_a_reload_goes_on_where_it_stood(stream_site: Site, ministack_server: Server) -> None:  # KIN-56, ESM-58
+    stream = Stream(ministack_server)
+    name = mapped(stream_site, stream)
+    stream.put(order(0), order(1))
+    with stream_site.running() as bridge:
+        bridge.until(lambda: stream.seen(stream_site) == [0, 1])
+        stream_site.config["mappings"][name] |= {"ParallelizationFactor": 4, "BatchSize": 1}
+        assert bridge.reload()["restarted"] == [name]
+        stream.put(order(2), order(3), key="k")
+        bridge.until(lambda: stream.seen(stream_site) == [0, 1, 2, 3])
+        assert numbers(stream.runs(stream_site))[-2:] == [[2], [3]]
+        bridge.stop()
+
+
+def test_records_that_the_filter_removes(stream_site: Site, ministack_server: Server) -> None:  # KIN-39 to KIN-41, V11
+    stream = Stream(ministack_server)
+    pattern = {"data": {"n": [{"numeric": [">", 1]}]}}
+    name = mapped(stream_site, stream, FilterCriteria={"Filters": [{"Pattern": pattern}]})
+    stream.put(order(0), "no JSON", order(2), order(1), "[]", order(3), key="k")
+    with stream_site.running() as bridge:
+        bridge.until(lambda: numbers(stream.runs(stream_site)) == [[2, 3]])
+        bridge.until(lambda: bridge.view(name).filtered == 4)
+        bridge.stop()
+    with stream_site.running() as bridge:
+        stream.put(order(4), key="k")
+        bridge.until(lambda: numbers(stream.runs(stream_site)) == [[2, 3], [4]])
+
+
+def test_answers_that_are_no_answers(stream_site: Site, ministack_server: Server) -> None:  # KIN-72, V6
+    stream, told = Stream(ministack_server), stream_site.queue()
+    mapped(
+        stream_site,
+        stream,
+        partial=True,
+        BatchSize=1,
+        MaximumRetryAttempts=0,
+        DestinationConfig={"OnFailure": {"Destination": told.arn}},
+    )
+    raws = ['{"batchItemFailures": [{"itemIdentifier": ""}]}', "garbage", '{"batchItemFailures": [{"foo": 1}]}']
+    stream.put(*(order(n, raw=raw) for n, raw in enumerate(raws)), order(3), key="k")
+    documents: dict[str, dict[str, Any]] = {}
+
+    def look() -> bool:
+        for message in receive(told):
+            document = json.loads(message["Body"])
+            documents[document["KinesisBatchInfo"]["startSequenceNumber"]] = document
+        return len(documents) == len(raws)
+
+    with stream_site.running() as bridge:
+        bridge.until(look, every=ASK_EVERY)
+        bridge.until(lambda: len(stream.runs(stream_site)) == len(raws) + 1)
+    assert [it["responseContext"]["functionError"] for it in documents.values()].count(None) >= 2  # KIN-82
+
+
+def test_a_stream_that_is_not_there(stream_site: Site, ministack_server: Server) -> None:  # KIN-33
+    stream = Stream(ministack_server)
+    stream.api.delete_stream(StreamName=stream.name)
+    name = mapped(stream_site, stream)
+    with stream_site.start() as bridge:
+        waiting = bridge.until(lambda: bridge.readiness()[1]["mappings"].get(name))
+        assert waiting
+        eventually(lambda: stream.name in bridge.readiness()[1]["mappings"][name]["reason"])
+        status, _ = bridge.readiness()
+        assert status == 503
+        stream.api.create_stream(StreamName=stream.name, ShardCount=1)
+        bridge.ready()
+        stream.put(order(0))
+        bridge.until(lambda: stream.seen(stream_site) == [0])
 
 
 def test_what_blocks_a_shard_is_told(stream_site: Site, ministack_server: Server, tmp_path: Path) -> None:  # KIN-60
@@ -166,7 +293,7 @@ def test_what_blocks_a_shard_is_told(stream_site: Site, ministack_server: Server
         assert bridge.metric("bridge_esm_blocked_seconds") > 0
         assert numbers(stream.runs(stream_site))[0] == [0]
         broken.unlink()
-        bridge.until(lambda: seen(stream_site, stream) == [0, 1, 2])
+        bridge.until(lambda: stream.seen(stream_site) == [0, 1, 2])
         bridge.until(lambda: "blocked" not in bridge.readiness()[1])
 
 
