@@ -259,6 +259,14 @@ def test_an_unknown_consumer(api: Any, stream: Stream) -> None:  # ESM-38
     assert refused(api.create_event_source_mapping, **given) == (*INVALID, f"Stream not found: {arn}")
 
 
+def test_a_consumer(api: Any, create: Create, ministack_server: Server) -> None:  # KIN-100, KIN-106
+    stream = Stream(ministack_server)
+    made = stream.api.register_stream_consumer(StreamARN=stream.arn, ConsumerName="bridge")["Consumer"]
+    each = create(made["ConsumerARN"], StartingPosition="LATEST")
+    assert each["EventSourceArn"] == made["ConsumerARN"]
+    reaches(api, each["UUID"], "Enabled")
+
+
 def test_a_second_mapping(api: Any, create: Create, source: str) -> None:  # KIN-4, ESM-11
     each = create(source, Enabled=False)["UUID"]
     text = (
