@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.e2e.harness import Site, eventually
 from tests.e2e.journal import Invocation
-from tests.servers import Server, unique
+from tests.servers import ACCOUNT, Server, unique
 
 GROUP = 500
 """Records in one request."""
@@ -100,6 +100,13 @@ class Table:
     def runs(self, site: Site) -> list[Invocation]:
         """What handlers were given of it so far."""
         return site.journal.invocations(self.arn.split(":", 5)[5])
+
+
+def stream_site(site: Site) -> Site:
+    """The same, with the function ``streamer``."""
+    site.config["aws"]["account_id"] = ACCOUNT
+    site.function("streamer", Handler="actor.stream")
+    return site
 
 
 def mapped(site: Site, source: Stream | Table, **options: Any) -> str:
