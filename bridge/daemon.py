@@ -274,7 +274,7 @@ class Daemon:
     async def _listen(
         self, scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
-        arrived = catch()
+        arrived = catch(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         task_status.started()
         while True:
             number = await arrived.get()

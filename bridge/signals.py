@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import signal
 from types import FrameType
 
-CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-
-def catch() -> asyncio.Queue[int]:
-    """The numbers of those signals, as they arrive. One that comes when the event loop is closed ends the process, that
-    has nothing left to lose; except SIGHUP, which asks for nothing then. Call it in the main thread's event loop."""
+def catch(*numbers: signal.Signals) -> asyncio.Queue[int]:
+    """The signals of these numbers, as they arrive. One that comes when the event loop is closed ends the process, that
+    has nothing left to lose; except SIGHUP, which asks for nothing then. At the very end, when the interpreter takes
+    its handlers down, they are ignored. Call it in the main thread's event loop."""
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[int] = asyncio.Queue()
 
@@ -22,12 +22,7 @@ def catch() -> asyncio.Queue[int]:
         elif number != signal.SIGHUP:
             os._exit(128 + number)
 
-    for number in CAUGHT:
+    for number in numbers:
         signal.signal(number, on_signal)
+        atexit.register(signal.signal, number, signal.SIG_IGN)
     return arrived
-
-
-def ignore() -> None:
-    """From now on. The interpreter's own end gives signals back to the system, unless nobody cares for them."""
-    for number in CAUGHT:
-        signal.signal(number, signal.SIG_IGN)

@@ -5,15 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from bridge.init import as_init
-
-if TYPE_CHECKING:
-    from bridge.daemon import Daemon
-    from bridge.leash import Leash
-    from bridge.settings import Settings
 
 HELP = "Runs the daemon in the foreground, until SIGTERM or SIGINT drains it. SIGHUP reloads the configuration."
 EXAMPLE = "bridge run --local -c bridge.yaml"
@@ -38,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from bridge.settings import load
+    from bridge.settings import Settings, load
 
     def read() -> Settings:
         return load(args.config, os.environ, args.sets, local=args.local)
@@ -47,7 +40,8 @@ def _serve(args: argparse.Namespace) -> int:
     import anyio
     import structlog
 
-    from bridge.signals import ignore
+    from bridge.daemon import Daemon
+    from bridge.leash import Leash
     from bridge.telemetry import logs
 
     allow_files()
@@ -55,23 +49,15 @@ def _serve(args: argparse.Namespace) -> int:
     log = structlog.get_logger()
     for line in (*settings.notices, *settings.warnings):
         log.warning("configuration", detail=line)
-    try:
-        return anyio.run(_daemon(settings, read, local=args.local).run)
-    finally:
-        ignore()
-
-
-def _daemon(settings: Settings, read: Callable[[], Settings], *, local: bool) -> Daemon:
-    from bridge.daemon import Daemon
-
-    if not local:
-        return Daemon(settings, read)
+    if not args.local:
+        return anyio.run(Daemon(settings, read).run)
     from bridge.local import LocalEndpoint
 
     def stage(leash: Leash) -> LocalEndpoint:
-        return LocalEndpoint(leash, announce=lambda line: print(line, flush=True))
+        return LocalEndpoint(leash, announce=lambda line: print(line, flush=True), moved=daemon.reload)
 
-    return Daemon(settings, read, stage=stage)
+    daemon = Daemon(settings, read, stage=stage)
+    return anyio.run(daemon.run)
 
 
 def allow_files() -> None:
