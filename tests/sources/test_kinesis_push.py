@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from bridge.errors import PartitionEnded
+from bridge.record import Record
 from bridge.sources.kinesis import KinesisSource
 from tests.clock import SKIPPING, owned_wall
 from tests.contracts.stream import Reader, reading
@@ -138,7 +139,7 @@ async def test_who_is_slow_is_pushed_no_more_than_fits(stream: FaultyKinesis, br
         await anyio.sleep(400)  # the subscription ends meanwhile
         held = stream.pushed
         assert 20 <= held <= 60
-        taken = []
+        taken: list[Record] = []
         while len(taken) < 1000:
             page = await partition.fetch(20, 20)
             taken += page.records
