@@ -35,7 +35,7 @@ def parts(data: str) -> list[Part]:
         if not raw.startswith(MAGIC) or md5(message, usedforsecurity=False).digest() != raw[-DIGEST:]:
             return []
         return _parts(message)
-    except (NoBase64, ValueError, IndexError):
+    except (NoBase64, ValueError, LookupError):
         return []
 
 
