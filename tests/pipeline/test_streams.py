@@ -324,7 +324,9 @@ def test_what_is_admitted_fits_and_loses_nothing(items: list[tuple[float, int]],
 
 def played(work: Batch, rules: Policy, handler: Callable[[Batch], Outcome]) -> tuple[list[str], list[Discard]]:
     """Batches that the handler had, with their fates one after the other, as a lane works them off."""
-    queue, given_to_it, given_up = deque([work]), [], []
+    queue = deque([work])
+    given_to_it: list[str] = []
+    given_up: list[Discard] = []
     while queue:
         one = queue.popleft()
         given_to_it.append(ids(one.records))
