@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeVar
 
@@ -22,8 +21,9 @@ from bridge.asynchronous import AsyncInvocations
 from bridge.aws import Aws, Credentials
 from bridge.checkpoints import Checkpoints, the_gone
 from bridge.errors import BridgeError, ConfigError
-from bridge.executors import EXECUTORS, Executor, Surroundings
+from bridge.executors import Surroundings
 from bridge.executors.cgroups import delegated
+from bridge.executors.versions import Versions
 from bridge.flow import Buffer
 from bridge.function import AwsSettings, Function
 from bridge.invoker import Invoker
@@ -85,6 +85,7 @@ class Hosted(NamedTuple):
     """A function in service."""
 
     invoker: Invoker
+    versions: Versions
     stop: anyio.Event
     ended: anyio.Event
 
@@ -159,6 +160,11 @@ class Daemon:
     def invokers(self) -> dict[str, Invoker]:
         """The functions in service."""
         return {name: hosted.invoker for name, hosted in self._functions.items()}
+
+    @property
+    def versions(self) -> dict[str, Versions]:
+        """What runs them."""
+        return {name: hosted.versions for name, hosted in self._functions.items()}
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> int:
         """Until a signal or ``stop``; gives the exit status. Started when the mappings are."""
@@ -303,11 +309,12 @@ class Daemon:
         meter = self.metrics.function_meter(function.name)
         ended = anyio.Event()
         try:
-            async with executor_class(function)(function, surroundings) as executor:
+            async with Versions(function, surroundings) as executor:
                 invoker = Invoker(executor, meter)
                 if function.name in self.book.reserved:
                     invoker.reserve(self.book.reserved[function.name])
-                hosted = Hosted(invoker, anyio.Event(), ended)
+                self.book.provision(executor)
+                hosted = Hosted(invoker, executor, anyio.Event(), ended)
                 self._functions[function.name] = hosted
                 task_status.started()
                 await hosted.stop.wait()
@@ -465,10 +472,3 @@ def view_of(invoker: Invoker) -> FunctionView:
         invocations=invoker.invocations,
         errors=invoker.errors,
     )
-
-
-def executor_class(function: Function) -> type[Executor]:
-    """The class that EXECUTORS names for the function's kind."""
-    module, _, name = EXECUTORS[function.kind].partition(":")
-    kind: type[Executor] = getattr(import_module(module), name)
-    return kind

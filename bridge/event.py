@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-LATEST = "$LATEST"
-
 
 class Event(msgspec.Struct, frozen=True):
     """One accepted event. Times in epoch seconds."""
@@ -19,8 +17,8 @@ class Event(msgspec.Struct, frozen=True):
     accepted_at: float
     due_at: float
     """When the next attempt may start."""
-    qualifier: str = LATEST
-    """The version or alias that it is for."""
+    qualifier: str = ""
+    """The version or alias that it is for, as its caller said it."""
     attempts: int = 0
     """Invocations used up (ASY-4)."""
     deliveries: int = 0

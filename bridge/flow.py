@@ -215,6 +215,18 @@ class Flow(msgspec.Struct, eq=False):
             why="answer" if isinstance(outcome, Succeeded) else outcome.kind,
         )
 
+    def circled(self, records: Sequence[Record]) -> None:
+        """Writes down what is not invoked because its chain runs in a circle (SQS-36)."""
+        if not records:
+            return
+        self.tally.failed += len(records)
+        what, message = "RecursiveInvocationException", "a chain of invocations that runs in a circle"
+        self.tally.failures.append(Failure(at=time.time(), what=what, message=message))
+        self.invoker.meter.recursion_stopped(len(records))
+        log.warning(
+            "recursion_stopped", mapping=self.mapping.name, function=self.mapping.function, records=len(records)
+        )
+
     async def tell(self, report: Report | BatchReport, trouble: Callable[[str | None], None]) -> None:
         """Sends a report, and counts what came of it. ``trouble`` is told in one line what it waits for."""
         if not self.delivery:

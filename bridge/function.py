@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+LATEST = "$LATEST"
+"""The version that is no version: the code as it is now."""
+
 
 class AwsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where AWS is and who we are there. Absent values come from the usual AWS chain of environment and profile."""
@@ -109,13 +112,27 @@ class Logging(msgspec.Struct, frozen=True, kw_only=True):
 class EventInvoke(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of the asynchronous events of a function, version or alias (ASY-20): AWS's EventInvokeConfig."""
 
-    retries: int = 2
-    """``MaximumRetryAttempts``, 0 to 2 (ASY-4)."""
-    max_age: float = 21_600.0
-    """``MaximumEventAgeInSeconds``, 60 to 21,600 (ASY-6)."""
+    retries: int | None = None
+    """``MaximumRetryAttempts``, 0 to 2; none: 2 (ASY-4)."""
+    max_age: float | None = None
+    """``MaximumEventAgeInSeconds``, 60 to 21,600; none: 21,600 (ASY-6)."""
     on_success: str = ""
     """ARN of the destination; empty: none."""
     on_failure: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """It says nothing: AWS's defaults hold, and there is nothing to be shown."""
+        return self == EventInvoke()
+
+
+class Alias(msgspec.Struct, frozen=True, kw_only=True):
+    """A name for a version, and perhaps for a share of another."""
+
+    version: str
+    weights: Dict[str, float] = {}
+    """``AdditionalVersionWeights``: another version -> its share of the invocations, 0 to 1."""
+    description: str = ""
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +146,11 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
     handler: str = ""
     code: Path = Path()
+    version: str = LATEST
+    """Whose code that is; of the function itself always ``$LATEST``."""
+    versions: Dict[str, Path] = {}
+    """Number -> its code."""
+    aliases: Dict[str, Alias] = {}
     timeout: float = 3.0
     memory: int = 128
     environment: Dict[str, str] = {}
@@ -177,6 +199,15 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     def limit(self) -> float:
         """Seconds that one invocation may take: ``timeout``, which does not count while somebody debugs."""
         return self.timeout if self.debug is None else DEBUGGED
+
+    @property
+    def qualifiers(self) -> tuple[str, ...]:
+        """What may stand behind its name: ``$LATEST``, versions, aliases."""
+        return LATEST, *self.versions, *self.aliases
+
+    def qualified(self, qualifier: str) -> str:
+        """The ARN with the qualifier that somebody gave (ESM-10), empty: without."""
+        return f"{self.arn}:{qualifier}" if qualifier else self.arn
 
     def __repr__(self) -> str:
         return f"<Function {self.name} of {self.where}>"  # never its variables

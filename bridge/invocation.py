@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from bridge.function import LATEST
+
 FailureKind = Literal["function", "timeout", "exit", "oom", "throttled", "reserved_zero", "unreachable"]
 
 
@@ -22,6 +24,8 @@ class Invocation(msgspec.Struct, frozen=True):
     trace_id: str = ""
     qualifier: str = ""
     """Version or alias; empty: the unqualified function."""
+    client_context: str = ""
+    """JSON text in ASCII, on one line; empty: none was given (RT-3)."""
 
 
 class Succeeded(msgspec.Struct, frozen=True):
@@ -29,7 +33,7 @@ class Succeeded(msgspec.Struct, frozen=True):
 
     payload: bytes
     request_id: str
-    version: str = "$LATEST"
+    version: str = LATEST
     duration: float = 0.0
     log_tail: bytes = b""
 
@@ -45,7 +49,7 @@ class Failed(msgspec.Struct, frozen=True):
     kind: FailureKind
     error: bytes
     request_id: str
-    version: str = "$LATEST"
+    version: str = LATEST
     duration: float = 0.0
     log_tail: bytes = b""
 

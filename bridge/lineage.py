@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterable
 from hashlib import sha256
 
 MOST_FUNCTIONS = 16
@@ -33,6 +34,13 @@ def lengthened(trace: str, arn: str) -> str:
     rest = ";".join(part for part in trace[:MOST_HEADER].split(";") if part and not part.startswith("Lineage="))
     lineage = "Lineage=" + "|".join(f"{key}:{count}" for key, count in kept)
     return f"{rest};{lineage}" if rest and len(rest) <= MOST_REST else lineage
+
+
+def joined(traces: Iterable[str], arn: str, now: float) -> str:
+    """The header of an invocation to which all these chains lead: the one that has met the function most often goes on.
+    Without any a new one begins (epoch seconds)."""
+    longest = max((trace for trace in traces if trace), key=lambda trace: hops(trace, arn), default="")
+    return lengthened(longest or new_trace(now), arn)
 
 
 def _entries(trace: str) -> dict[str, int]:

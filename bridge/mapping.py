@@ -64,7 +64,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     function: str
     """The name of the function in the configuration."""
     qualifier: str = ""
-    """``$LATEST`` where FunctionName says so: part of the mapping's identity (ESM-10, ESM-11)."""
+    """Version, alias or ``$LATEST``, where FunctionName names one: part of the mapping's identity (ESM-10, ESM-11)."""
     source_arn: SourceArn
     enabled: bool = True
     batch_size: int = 10

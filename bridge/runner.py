@@ -164,6 +164,7 @@ class Runner:
         fields = self._windows.fields(batch)
         unfit = admit(batch, policy, _now(), frame_of(fields))
         if unfit:
+            flow.circled(policy.circling)
             self._blocked = None
             return None, unfit
         outcome = await self._invoke(batch, flow.source.event(batch, fields))
@@ -186,7 +187,7 @@ class Runner:
             payload,
             first.request_id or str(uuid.uuid4()),
             flow.mapping.name,
-            first.trace,
+            flow.source.trace(batch),
             first.qualifier or flow.mapping.qualifier,
         )
         self._station.at("invoking", f"{len(batch.records)} records, request {invocation.request_id}")

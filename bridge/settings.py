@@ -20,7 +20,7 @@ from bridge.config.mappings import Home, mapping
 from bridge.config.options import NAME, AdminOptions, ApiOptions, Options
 from bridge.config.overrides import lay_environment, lay_sets
 from bridge.config.reader import Report, Section, read, shown
-from bridge.config.tree import Place, Problem, Scalar, Table, parse
+from bridge.config.tree import Node, Place, Problem, Scalar, Table, parse
 from bridge.errors import ConfigError, StateError
 from bridge.function import AwsSettings, Function
 from bridge.mapping import Mapping
@@ -188,7 +188,7 @@ def _sections(whole: Section, key: str) -> Iterator[tuple[str, Section]]:
 
 def _mappings(whole: Section, aws: AwsSettings) -> tuple[dict[str, Mapping], dict[str, Home]]:
     functions = whole.node("functions")
-    names = tuple(functions.items) if isinstance(functions, Table) else ()
+    names = {name: _qualifiers(node) for name, node in functions.items.items()} if isinstance(functions, Table) else {}
     mappings: dict[str, Mapping] = {}
     homes: dict[str, Home] = {}
     claims: dict[tuple[str, ...], str] = {}
@@ -205,6 +205,12 @@ def _mappings(whole: Section, aws: AwsSettings) -> tuple[dict[str, Mapping], dic
         if first != name:
             section.problem("UUID", f"mappings.{first} has the same UUID {made.uuid}; each mapping needs its own")
     return mappings, homes
+
+
+def _qualifiers(function: Node) -> tuple[str, ...]:
+    """The versions and aliases of a function."""
+    named = [function.items.get(key) for key in ("versions", "aliases")] if isinstance(function, Table) else []
+    return tuple(name for node in named if isinstance(node, Table) for name in node.items)
 
 
 def _functions(

@@ -56,6 +56,9 @@ class HandlerExecutor:
     def environments(self) -> Environments:
         return Environments()
 
+    def provision(self, count: int) -> None:
+        raise ValueError("it has no environments")
+
     async def invoke(self, invocation: Invocation) -> Outcome:
         await anyio.lowlevel.checkpoint()
         call = Call(anyio.current_time(), invocation)

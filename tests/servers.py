@@ -198,6 +198,40 @@ def fauxqs() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def kinesalite() -> Iterator[Server]:
+    """Kinesis with shards that split and merge, for node: looked for like ``fauxqs``. It knows streams by their names
+    alone."""
+    script = node_modules() / "kinesalite" / "cli.js"
+    require(script.exists(), "kinesalite")
+    port = local.free_port()
+    at_once = [f"--{what}StreamMs=0" for what in ("create", "delete", "update")]
+    node = [require(shutil.which("node"), "node"), "--require", str(PRELOAD), str(script)]
+    command = [*node, f"--port={port}", "--shardLimit=1000", *at_once]
+    with contextlib.closing(run("kinesalite", command, port)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def kinesis_local() -> Iterator[Server]:
+    """A second one, of another maker, likewise; it tells what follows the end of a shard."""
+    folder = node_modules() / "kinesis-local"
+    require((folder / "main.js").exists(), "kinesis-local")
+    port, other = local.free_port(), local.free_port()
+    works = ("CREATE_STREAM", "DELETE_STREAM", "SPLIT_SHARD", "MERGE_SHARDS", "REGISTER_STREAM_CONSUMER")
+    variables = {
+        "KINESIS_MOCK_PLAIN_PORT": str(port),
+        "KINESIS_MOCK_TLS_PORT": str(other),
+        "KINESIS_MOCK_CERT_PATH": str(folder / "server.json"),
+        "SHARD_LIMIT": "1000",
+        "LOG_LEVEL": "ERROR",
+        **{f"{work}_DURATION": "10ms" for work in works},
+    }
+    command = [require(shutil.which("node"), "node"), "--require", str(PRELOAD), str(folder / "main.js")]
+    with contextlib.closing(run("kinesis-local", command, port, variables)) as server:
+        yield server
+
+
+@contextlib.contextmanager
 def dynamodb_local() -> Iterator[Server]:
     """Amazon's DynamoDB for one's own machine, with its streams: looked for like ``fauxqs``, needs Java. Its ARNs have
     a region and an account of their own."""
@@ -256,6 +290,18 @@ def roto_server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def fauxqs_server() -> Iterator[Server]:
     with fauxqs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kinesalite_server() -> Iterator[Server]:
+    with kinesalite() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kinesis_local_server() -> Iterator[Server]:
+    with kinesis_local() as server:
         yield server
 
 

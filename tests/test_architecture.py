@@ -14,7 +14,7 @@ ROOT = Path(bridge.__file__).parent
 
 LAYERS = [
     {"errors", "nearest", "record", "invocation", "function", "mapping", "filtering", "operators", "snapshot",
-     "event", "lineage", "position"},
+     "event", "lineage", "position", "versions"},
     {"pipeline"},
     {
         "leash", "init", "listening", "aws", "aws_sdk", "aws_fast", "aws_http", "sigv4", "faults", "notify", "signals",

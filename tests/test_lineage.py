@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from bridge.lineage import MOST_FUNCTIONS, hops, lengthened, new_trace
+from bridge.lineage import MOST_FUNCTIONS, hops, joined, lengthened, new_trace
 
 A, B = "arn:a", "arn:b"
 ROOT = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
@@ -19,6 +19,15 @@ def test_each_function_is_counted_by_itself() -> None:  # INV-40
     trace = lengthened(trace, A)
     assert (hops(trace, A), hops(trace, B), hops(trace, "arn:c")) == (4, 3, 0)
     assert trace.startswith(ROOT + ";Lineage=")
+
+
+def test_where_chains_meet_the_longest_goes_on() -> None:  # SQS-36
+    short, long = lengthened(ROOT, A), lengthened(lengthened("Root=1-2-3", A), A)
+    for traces in ([short, "", long], [long, short]):
+        assert joined(traces, A, 0).startswith("Root=1-2-3;Lineage=")
+        assert hops(joined(traces, A, 0), A) == 3
+    assert hops(joined(["", ""], A, 0), A) == 1  # a chain begins
+    assert joined([], A, 0x5759E988).startswith("Root=1-5759e988-")
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,9 @@ class ScriptedExecutor:
     def environments(self) -> Environments:
         return Environments(busy=self.running)
 
+    def provision(self, count: int) -> None:
+        raise ValueError("it has no environments")
+
     @property
     def bodies(self) -> list[list[str]]:
         """What each finished invocation was given."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from bridge.api.book import Book
     from bridge.aws import Aws
+    from bridge.executors.versions import Versions
     from bridge.function import EventInvoke
     from bridge.invoker import Invoker
     from bridge.settings import Settings
@@ -42,6 +43,11 @@ class Host(Protocol):
     @property
     def invokers(self) -> Dict[str, Invoker]:
         """The functions in service."""
+        ...
+
+    @property
+    def versions(self) -> Dict[str, Versions]:
+        """What runs them."""
         ...
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping as Dict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import structlog
@@ -15,10 +15,12 @@ from bridge.config.tree import Array, Node, Place, Problem, Scalar, Table
 from bridge.errors import StateError
 from bridge.function import EventInvoke
 from bridge.mapping import Mapping
+from bridge.versions import shares
 
 if TYPE_CHECKING:
     from bridge.api import AsyncQueue, Host
     from bridge.checkpoints import Checkpoints
+    from bridge.executors.versions import Versions
     from bridge.settings import Settings
     from bridge.stores import Store
 
@@ -37,6 +39,13 @@ class Entry(msgspec.Struct, frozen=True):
     modified_at: float
 
 
+class Provisioned(msgspec.Struct, frozen=True):
+    """How many environments of a version or alias are to be started ahead (RT-62)."""
+
+    count: int
+    modified_at: float
+
+
 class EventInvokeConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """How asynchronous invocations of a function are retried and reported (ASY-20, ASY-21). Destinations are ARNs."""
 
@@ -49,15 +58,19 @@ class EventInvokeConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def settings(self) -> EventInvoke:
-        """With AWS's defaults for what was not given."""
-        default = EventInvoke()
-        retries, age = self.maximum_retry_attempts, self.maximum_event_age
+        """As the queue goes by them."""
         return EventInvoke(
-            retries=default.retries if retries is None else retries,
-            max_age=default.max_age if age is None else float(age),
+            retries=self.maximum_retry_attempts,
+            max_age=None if self.maximum_event_age is None else float(self.maximum_event_age),
             on_success=self.on_success,
             on_failure=self.on_failure,
         )
+
+    @classmethod
+    def of(cls, settings: EventInvoke, at: float) -> Self:
+        """Those of the configuration file."""
+        age = None if settings.max_age is None else int(settings.max_age)
+        return cls(settings.retries, age, settings.on_success, settings.on_failure, at)
 
 
 class Book:
@@ -72,6 +85,8 @@ class Book:
         """UUID of a mapping that cannot run as the configuration is now -> why."""
         self.reserved: dict[str, int | None] = {}
         """Function -> its reserved concurrency in place of the file's; none: unreserved."""
+        self.provisioned: dict[str, Provisioned] = {}
+        """Function and version or alias, ``name:alias`` -> environments to be started ahead."""
         self.event_invoke: dict[str, EventInvokeConfig] = {}
         """Function and qualifier, ``name:$LATEST`` -> settings."""
         self.tags: dict[str, dict[str, str]] = {}
@@ -89,6 +104,8 @@ class Book:
         decode = msgspec.json.decode
         reserved = await self._store.documents("concurrency")
         self.reserved = {name: decode(it, type=int | None) for name, it in reserved.items()}
+        ahead = await self._store.documents("provisioned")
+        self.provisioned = {name: decode(it, type=Provisioned) for name, it in ahead.items()}
         configs = await self._store.documents("eventinvoke")
         self.event_invoke = {name: decode(it, type=EventInvokeConfig) for name, it in configs.items()}
         tags = await self._store.documents("tags")
@@ -124,6 +141,25 @@ class Book:
     async def forget_reserved(self, function: str) -> None:
         await self._store.forget("concurrency", function)
         self.reserved.pop(function, None)
+
+    async def keep_provisioned(self, key: str, config: Provisioned) -> None:
+        await self._store.keep("provisioned", key, msgspec.json.encode(config))
+        self.provisioned[key] = config
+
+    async def forget_provisioned(self, key: str) -> None:
+        await self._store.forget("provisioned", key)
+        self.provisioned.pop(key, None)
+
+    def provision(self, versions: Versions) -> None:
+        """Has a function start ahead what was asked for here, for the versions that it has."""
+        counts = dict.fromkeys(versions.function.versions, 0)
+        for key, config in self.provisioned.items():
+            name, _, qualifier = key.partition(":")
+            if name == versions.function.name:
+                for version, count in shares(versions.function, qualifier, config.count).items():
+                    counts[version] += count
+        for version, count in counts.items():
+            versions.version(version).provision(count)
 
     async def keep_event_invoke(self, key: str, config: EventInvokeConfig, queue: AsyncQueue | None) -> None:
         """In force at once where there is a queue."""
@@ -185,7 +221,8 @@ def judge(uuid: str, parameters: Dict[str, Any], settings: Settings) -> tuple[Ma
     report = Report()
     place = Place(PLACE)
     section = Section(_node({**parameters, "UUID": uuid}, place), "", report)
-    made = judged(uuid, section, tuple(settings.functions), settings.aws, {})
+    qualifiers = {name: function.qualifiers for name, function in settings.functions.items()}
+    made = judged(uuid, section, qualifiers, settings.aws, {})
     return (None if report.problems else made), tuple(report.problems)
 
 

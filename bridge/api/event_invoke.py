@@ -9,7 +9,8 @@ import msgspec
 
 from bridge.api import Answer, ApiError, Call, Host, invalid
 from bridge.api.book import EventInvokeConfig, now
-from bridge.api.names import LATEST, Named, named, page
+from bridge.api.names import Named, named, page
+from bridge.function import LATEST
 
 PAGE = 50
 TARGETS = ("sqs", "sns", "lambda", "events", "s3")
@@ -23,8 +24,7 @@ async def put(host: Host, call: Call) -> Answer:
 
 async def update(host: Host, call: Call) -> Answer:
     """Changes what is given (ASY-22)."""
-    said = _function(host, call)
-    return await _write(host, call, _existing(host, said))
+    return await _write(host, call, _existing(host, _function(host, call)))
 
 
 async def get(host: Host, call: Call) -> Answer:
@@ -33,18 +33,24 @@ async def get(host: Host, call: Call) -> Answer:
 
 
 async def delete(host: Host, call: Call) -> Answer:
+    """Also of what the configuration file says: AWS's defaults hold then."""
     said = _function(host, call)
     _existing(host, said)
-    await host.book.forget_event_invoke(_key(said), host.queue)
+    if _filed(host, said) is None:
+        await host.book.forget_event_invoke(_key(said), host.queue)
+    else:
+        await host.book.keep_event_invoke(_key(said), EventInvokeConfig(), host.queue)
     return {}
 
 
 async def list_all(host: Host, call: Call) -> Answer:
     said = _function(host, call)
-    names = sorted(key for key in host.book.event_invoke if key.partition(":")[0] == said.name)
-    chosen, marker = page(names, str, call.given.get("Marker"), call.given.get("MaxItems"), PAGE)
-    configs = [_answer(named(host, key), host.book.event_invoke[key]) for key in chosen]
-    return {"FunctionEventInvokeConfigs": configs, "NextMarker": marker}
+    function = host.invokers[said.name].function
+    found = [
+        (each, config) for it in function.qualifiers if (config := _kept(host, each := said._replace(qualifier=it)))
+    ]
+    chosen, marker = page(found, lambda it: it[0].qualifier, call.given.get("Marker"), call.given.get("MaxItems"), PAGE)
+    return {"FunctionEventInvokeConfigs": [_answer(*it) for it in chosen], "NextMarker": marker}
 
 
 async def _write(host: Host, call: Call, base: EventInvokeConfig) -> Answer:
@@ -85,10 +91,12 @@ def _check_function(host: Host, said: Named, arn: str) -> None:
     if not match:
         raise invalid(f"The destination ARN {arn} is invalid.")
     unqualified, name, qualifier = match.groups()
-    if unqualified == said.arn:
-        if (qualifier or LATEST) == (said.qualifier or LATEST):
-            raise invalid("You can't specify the function as a destination for itself.")
-    elif unqualified.rpartition(":")[0] == said.arn.rpartition(":")[0] and name not in host.invokers:
+    if unqualified == said.arn and (qualifier or LATEST) == (said.qualifier or LATEST):
+        raise invalid("You can't specify the function as a destination for itself.")
+    invoker = host.invokers.get(name)
+    if unqualified.rpartition(":")[0] == said.arn.rpartition(":")[0] and (  # else it is AWS's, which we do not ask
+        invoker is None or (qualifier or LATEST) not in invoker.function.qualifiers
+    ):
         raise invalid(f"The destination ARN {arn} is invalid.")
 
 
@@ -98,17 +106,32 @@ def _shown(kind: str, arn: str) -> str:
 
 def _function(host: Host, call: Call) -> Named:
     said = named(host, call.given["FunctionName"], call.given.get("Qualifier"))
-    if said.name not in host.invokers or said.qualifier not in ("", LATEST):
+    invoker = host.invokers.get(said.name)
+    if invoker is None or said.qualifier not in ("", *invoker.function.qualifiers):
         raise ApiError("ResourceNotFoundException", "The function doesn't exist.")
     return said
 
 
 def _existing(host: Host, said: Named) -> EventInvokeConfig:
-    config = host.book.event_invoke.get(_key(said))
+    config = _kept(host, said)
     if config is None:
         arn = f"{said.arn}:{said.qualifier or LATEST}"
         raise ApiError("ResourceNotFoundException", f"The function {arn} doesn't have an EventInvokeConfig")
     return config
+
+
+def _kept(host: Host, said: Named) -> EventInvokeConfig | None:
+    """What was set here, else what the configuration file says. One that says nothing was deleted."""
+    config = host.book.event_invoke.get(_key(said)) or _filed(host, said)
+    return None if config is None or config.settings.empty else config
+
+
+def _filed(host: Host, said: Named) -> EventInvokeConfig | None:
+    """Of the unqualified function alone (ASY-20)."""
+    settings = host.invokers[said.name].function.event_invoke
+    if settings.empty or said.qualifier not in ("", LATEST):
+        return None
+    return EventInvokeConfig.of(settings, host.started_at)
 
 
 def _key(said: Named) -> str:

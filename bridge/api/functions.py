@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from bridge.api import Answer, ApiError, Call, Host
-from bridge.api.names import LATEST, Target, page, target
+from bridge.api.names import Target, page, target
+from bridge.api.provisioned import check_reserved
+from bridge.function import LATEST
+from bridge.versions import at, resolve
 
 PAGE = 50
 
@@ -13,28 +16,28 @@ PAGE = 50
 async def list_all(host: Host, call: Call) -> Answer:
     """AWS's default and most: 50 a page."""
     given = call.given
-    names = sorted(host.invokers)
-    chosen, marker = page(names, str, given.get("Marker"), given.get("MaxItems"), PAGE)
-    every = given.get("FunctionVersion") == "ALL"
-    functions = [_configuration(host, Target(host.invokers[name], LATEST if every else "")) for name in chosen]
-    return {"Functions": functions, "NextMarker": marker}
+    invokers = [host.invokers[name] for name in sorted(host.invokers)]
+    found = [Target(invoker, "") for invoker in invokers]
+    if given.get("FunctionVersion") == "ALL":
+        found = [Target(it, version) for it in invokers for version in (LATEST, *it.function.versions)]
+    chosen, marker = page(found, lambda it: it.arn, given.get("Marker"), given.get("MaxItems"), PAGE)
+    return {"Functions": [configuration(host, it) for it in chosen], "NextMarker": marker}
 
 
 async def get(host: Host, call: Call) -> Answer:
     found = target(host, call.given["FunctionName"], call.given.get("Qualifier"), suffix="")
     reserved = found.invoker.reserved
+    code = at(found.function, _version(found)).code
     return {
-        "Configuration": _configuration(host, found),
-        "Code": {"RepositoryType": "file", "Location": found.function.code.as_uri()}
-        if found.function.runtime
-        else None,
+        "Configuration": configuration(host, found),
+        "Code": {"RepositoryType": "file", "Location": code.as_uri()} if found.function.runtime else None,
         "Concurrency": None if reserved is None else {"ReservedConcurrentExecutions": reserved},
         "Tags": host.book.tags.get(f"function:{found.function.name}"),
     }
 
 
 async def get_configuration(host: Host, call: Call) -> Answer:
-    return _configuration(host, target(host, call.given["FunctionName"], call.given.get("Qualifier"), suffix=""))
+    return configuration(host, target(host, call.given["FunctionName"], call.given.get("Qualifier"), suffix=""))
 
 
 async def put_concurrency(host: Host, call: Call) -> Answer:
@@ -42,6 +45,7 @@ async def put_concurrency(host: Host, call: Call) -> Answer:
     concurrency = call.given["ReservedConcurrentExecutions"]
     async with host.changing:
         invoker = _unqualified(host, call).invoker
+        check_reserved(host, invoker.function, concurrency)
         await host.book.keep_reserved(invoker.function.name, concurrency)
         invoker.reserve(concurrency)
     return {"ReservedConcurrentExecutions": concurrency}
@@ -71,7 +75,8 @@ def _unqualified(host: Host, call: Call) -> Target:
     return found
 
 
-def _configuration(host: Host, found: Target) -> Answer:
+def configuration(host: Host, found: Target) -> Answer:
+    """FunctionConfiguration, of the version that the qualifier names."""
     function = found.function
     answer = {
         "FunctionName": function.name,
@@ -81,7 +86,7 @@ def _configuration(host: Host, found: Target) -> Answer:
         "Timeout": int(function.timeout),
         "MemorySize": function.memory,
         "LastModified": datetime.fromtimestamp(host.started_at, UTC).strftime("%Y-%m-%dT%H:%M:%S.000+0000"),
-        "Version": LATEST,
+        "Version": _version(found),
         "Environment": _environment(host, found),
         "TracingConfig": {"Mode": "PassThrough"},
         "PackageType": "Zip" if function.runtime else None,
@@ -89,6 +94,11 @@ def _configuration(host: Host, found: Target) -> Answer:
         "LastUpdateStatus": "Successful",
     }
     return {key: value for key, value in answer.items() if value is not None}
+
+
+def _version(found: Target) -> str:
+    """An alias stands for its own version, whatever share another has."""
+    return resolve(found.function, found.qualifier, 1.0) or LATEST
 
 
 def _environment(host: Host, found: Target) -> Answer | None:

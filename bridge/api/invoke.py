@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import json
+import time
 from typing import Any
 
 import msgspec
 import structlog
 
 from bridge.api import Answer, ApiError, Call, Host, invalid
-from bridge.api.names import LATEST, Target, target
+from bridge.api.names import Target, target
 from bridge.errors import Throttled
+from bridge.executors.failures import parse_error
 from bridge.invocation import Failed, Invocation, Outcome, Succeeded
+from bridge.lineage import hops, joined
+from bridge.pipeline.events import MOST_HOPS
 
 log = structlog.get_logger()
 
@@ -19,6 +24,10 @@ MOST_REQUEST = 6_291_456
 MOST_EVENT = 1_048_576
 """INV-8: bytes of a payload; an asynchronous one's."""
 MOST_RESPONSE = 6_291_556
+RECURSIVE = (
+    "Lambda has detected your function being invoked in a recursive loop with other Amazon Web Services resources and"
+    " stopped your function's invocation."
+)
 MOST_CONTEXT = 3583
 """INV-2: bytes of the client context."""
 
@@ -34,8 +43,7 @@ async def invoke(host: Host, call: Call) -> Answer:
     if kind == "Event":
         await _accept(host, found, payload, call)
         return {"StatusCode": 202}
-    _check_context(given.get("ClientContext"))
-    outcome = await _run(found, payload, call)
+    outcome = await _run(found, payload, call, _context(given.get("ClientContext")))
     answer = _answer(outcome)
     if given.get("LogType") == "Tail":  # INV-30
         answer["LogResult"] = base64.b64encode(outcome.log_tail).decode()
@@ -64,44 +72,69 @@ def checked(payload: bytes, most: int) -> bytes:
     return payload
 
 
+def _context(encoded: str | None) -> str:
+    """The client context as handlers get it (INV-2, RT-3): JSON on one line of ASCII. Raises ApiError."""
+    if not encoded:
+        return ""
+    if len(encoded) > MOST_CONTEXT:
+        raise invalid(f"The client context is {len(encoded)} bytes; the most is {MOST_CONTEXT}.")
+    try:
+        context = json.loads(base64.b64decode(encoded, validate=True))
+    except (ValueError, RecursionError):
+        context = None
+    if not isinstance(context, dict):
+        text = "Client context must be a valid Base64-encoded JSON object."
+        raise ApiError("InvalidRequestContentException", text)
+    return json.dumps(context, separators=(",", ":"))
+
+
 def too_large(most: int) -> ApiError:
     """INV-8."""
     text = f"Request must be smaller than {most} bytes for the InvokeFunction operation"
     return ApiError("RequestTooLargeException", text)
 
 
-def _check_context(context: str | None) -> None:
-    """INV-2. Handlers do not get it yet, and are not to believe that they would."""
-    if context is None:
-        return
-    if len(context) > MOST_CONTEXT:
-        raise invalid(f"The client context is {len(context)} bytes; the most is {MOST_CONTEXT}.")
-    raise invalid("A client context is not implemented yet; call without it.")
-
-
 async def _accept(host: Host, found: Target, payload: bytes, call: Call) -> None:
     if host.queue is None:
         raise ApiError("ServiceException", "Asynchronous invocation is not available: this bridge has no queue for it.")
-    qualifier = "" if found.qualifier == LATEST else found.qualifier
     try:
-        await host.queue.accept(found.function.name, qualifier, payload, call.request_id, trace=call.trace_id)
+        await host.queue.accept(found.function.name, found.qualifier, payload, call.request_id, trace=call.trace_id)
     except Throttled as error:
         more = {"Reason": "CallerRateLimitExceeded"}
         raise ApiError("TooManyRequestsException", f"Rate Exceeded. {error}", more=more) from None
 
 
-async def _run(found: Target, payload: bytes, call: Call) -> Outcome:
+async def _run(found: Target, payload: bytes, call: Call, context: str) -> Outcome:
     """One attempt, at once or not at all (INV-11, INV-13)."""
-    invoker = found.invoker
+    invoker, arn = found.invoker, found.function.arn
+    if hops(call.trace_id, arn) >= MOST_HOPS:  # INV-41
+        raise ApiError("RecursiveInvocationException", RECURSIVE)
     if not invoker.try_acquire():
         raise throttled(reserved=invoker.reserved is not None)
     try:
-        outcome = await invoker.invoke(Invocation(payload, call.request_id, trace_id=call.trace_id))
+        invocation = Invocation(
+            payload,
+            call.request_id,
+            trace_id=joined([call.trace_id], arn, time.time()),
+            qualifier=found.qualifier,
+            client_context=context,
+        )
+        outcome = await invoker.invoke(invocation)
     finally:
         invoker.release()
-    if isinstance(outcome, Failed) and outcome.kind in ("throttled", "reserved_zero"):
-        raise throttled(reserved=outcome.kind == "reserved_zero")
+    if isinstance(outcome, Failed) and (refusal := _refusal(outcome)):
+        raise refusal
     return outcome
+
+
+def _refusal(outcome: Failed) -> ApiError | None:
+    """What is said to a caller whose event was never run, for no fault of the function (INV-11, INV-12)."""
+    if outcome.kind in ("throttled", "reserved_zero"):
+        return throttled(reserved=outcome.kind == "reserved_zero")
+    told = parse_error(outcome.error)
+    if outcome.kind == "unreachable" and not told.errorType.startswith("Runtime."):  # INV-25: those are the function's
+        return ApiError("ServiceException", told.errorMessage)
+    return None
 
 
 def throttled(*, reserved: bool) -> ApiError:

@@ -11,12 +11,11 @@ from typing import NamedTuple, TypeVar
 
 from bridge.api import ApiError, Host, invalid
 from bridge.config.mappings import FUNCTION_NAME
-from bridge.function import Function
+from bridge.function import LATEST, Function
 from bridge.invoker import Invoker
 
 T = TypeVar("T")
 
-LATEST = "$LATEST"
 ACCOUNT = "000000000000"
 
 
@@ -33,7 +32,7 @@ class Target(NamedTuple):
     @property
     def arn(self) -> str:
         """With the qualifier that the caller gave (ESM-10)."""
-        return f"{self.function.arn}:{self.qualifier}" if self.qualifier else self.function.arn
+        return self.function.qualified(self.qualifier)
 
 
 class Named(NamedTuple):
@@ -69,7 +68,7 @@ def target(host: Host, text: str, qualifier: str | None = None, *, suffix: str =
     when no qualifier was given."""
     said = named(host, text, qualifier)
     invoker = host.invokers.get(said.name)
-    if invoker is None or said.qualifier not in ("", LATEST):
+    if invoker is None or said.qualifier not in ("", *invoker.function.qualifiers):
         ending = said.qualifier or suffix
         arn = f"{said.arn}:{ending}" if ending else said.arn
         raise ApiError("ResourceNotFoundException", f"Function not found: {arn}")

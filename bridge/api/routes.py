@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from bridge.api import Answer, Call, Host, event_invoke, functions, invoke, mappings, tags
+from bridge.api import Answer, Call, Host, event_invoke, functions, invoke, mappings, provisioned, tags, versions
 
 Handler = Callable[[Host, Call], Awaitable[Answer]]
 
@@ -17,6 +17,13 @@ ROUTES: dict[str, Handler] = {
     "PutFunctionConcurrency": functions.put_concurrency,
     "GetFunctionConcurrency": functions.get_concurrency,
     "DeleteFunctionConcurrency": functions.delete_concurrency,
+    "ListVersionsByFunction": versions.list_all,
+    "ListAliases": versions.list_aliases,
+    "GetAlias": versions.get_alias,
+    "PutProvisionedConcurrencyConfig": provisioned.put,
+    "GetProvisionedConcurrencyConfig": provisioned.get,
+    "ListProvisionedConcurrencyConfigs": provisioned.list_all,
+    "DeleteProvisionedConcurrencyConfig": provisioned.delete,
     "CreateEventSourceMapping": mappings.create,
     "GetEventSourceMapping": mappings.get,
     "ListEventSourceMappings": mappings.list_all,

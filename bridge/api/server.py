@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping as Dict
+from collections.abc import Mapping as Dict, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
@@ -28,6 +28,7 @@ from bridge.telemetry.logs import Once
 
 log = structlog.get_logger()
 
+Served = tuple[Operation, Handler]
 VERSION = "2015-03-31"
 """Of the service's model."""
 MOST_CONNECTIONS = 2000
@@ -95,17 +96,21 @@ class ApiServer:
 
     def _app(self) -> web.Application:
         app = web.Application(client_max_size=MOST_REQUEST + 1)
+        places: dict[tuple[str, str], list[Served]] = {}
         for name, handler in ROUTES.items():
             operation = self._model.operation(name)
-            answer = partial(self._answer, operation, handler)
-            for path in (operation.path.rstrip("/"), operation.path.rstrip("/") + "/"):
-                app.router.add_route(operation.method, path, answer)
+            places.setdefault((operation.method, operation.path), []).append((operation, handler))
+        for (method, path), served in places.items():
+            served.sort(key=lambda it: -len(it[0].query))
+            for each in (path, f"{path}/"):
+                app.router.add_route(method, each, partial(self._answer, served))
         app.router.add_route("*", "/{rest:.*}", self._refuse)
         return app
 
     # One request.
 
-    async def _answer(self, operation: Operation, handler: Handler, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, served: Sequence[Served], request: web.Request) -> web.StreamResponse:
+        operation, handler = next(it for it in served if all(pair in request.query.items() for pair in it[0].query))
         request_id = str(uuid4())
         self._running += 1
         reserved = 0

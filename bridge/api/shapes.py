@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping as Dict
 from functools import cache
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -29,6 +30,8 @@ class Operation(NamedTuple):
     name: str
     method: str
     path: str
+    query: tuple[tuple[str, str], ...]
+    """Parameters by which it is told from others of the same path."""
     status: int
     input: str
     output: str
@@ -65,10 +68,12 @@ class Model:
         """KeyError when the service has none of this name."""
         described = self._operations[name]
         http = described["http"]
+        path, _, query = http["requestUri"].partition("?")
         return Operation(
             name,
             http["method"],
-            http["requestUri"],
+            path.rstrip("/"),
+            tuple(parse_qsl(query)),
             http.get("responseCode", 200),
             described.get("input", {}).get("shape", ""),
             described.get("output", {}).get("shape", ""),

@@ -21,7 +21,11 @@ EXAMPLE = "bridge event sqs --body '{\"id\": 1}' | bridge invoke my-worker -e -"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FUNCTION, -e, -c, --set."""
-    parser.add_argument("function", metavar="FUNCTION", help="a name under `functions` of the configuration")
+    parser.add_argument(
+        "function",
+        metavar="FUNCTION",
+        help="a name under `functions` of the configuration, also NAME:ALIAS or NAME:VERSION",
+    )
     parser.add_argument("-e", "--event", metavar="FILE|-", help="the event as JSON, - for standard input; default {}")
     parser.add_argument(
         "--async",
@@ -52,10 +56,14 @@ def run(args: argparse.Namespace) -> int:
     if args.api:
         raise UsageError("--api goes with --async: without it no daemon is asked")
     settings = load(args.config, os.environ, args.sets)
-    function = settings.functions.get(args.function)
+    name, _, qualifier = args.function.partition(":")
+    function = settings.functions.get(name)
     if function is None:
-        near = did_you_mean(args.function, settings.functions)
-        raise UsageError(f'{settings.file} has no function "{args.function}"{near}')
+        near = did_you_mean(name, settings.functions)
+        raise UsageError(f'{settings.file} has no function "{name}"{near}')
+    if qualifier not in ("", *function.qualifiers):
+        near = did_you_mean(qualifier, function.qualifiers)
+        raise UsageError(f'{settings.file}: the function {name} has no version or alias "{qualifier}"{near}')
     payload = read_event(args.event)
 
     import anyio
@@ -64,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from bridge.telemetry import logs
 
     logs.configure(settings.log_level, settings.log_format, sys.stderr)
-    outcome = anyio.run(invoke, function, payload)
+    outcome = anyio.run(invoke, function, qualifier, payload)
     answer = outcome.payload if isinstance(outcome, Succeeded) else outcome.error
     sys.stdout.buffer.write(answer + b"\n")
     sys.stdout.buffer.flush()
@@ -110,13 +118,13 @@ def read_event(name: str | None) -> bytes:
     return payload
 
 
-async def invoke(function: Function, payload: bytes) -> Outcome:
+async def invoke(function: Function, qualifier: str, payload: bytes) -> Outcome:
     """One attempt by an executor of its own."""
     import uuid
 
     from bridge.aws import Aws
-    from bridge.daemon import executor_class
     from bridge.executors import Surroundings
+    from bridge.executors.versions import Versions
     from bridge.invocation import Invocation
     from bridge.leash import Leash
 
@@ -125,5 +133,5 @@ async def invoke(function: Function, payload: bytes) -> Outcome:
 
     async with Leash() as leash, Aws() as aws:
         surroundings = Surroundings(leash, aws.credentials(function.aws), to_stderr, aws)
-        async with executor_class(function)(function, surroundings) as executor:
-            return await executor.invoke(Invocation(payload, str(uuid.uuid4())))
+        async with Versions(function, surroundings) as executor:
+            return await executor.invoke(Invocation(payload, str(uuid.uuid4()), qualifier=qualifier))

@@ -32,7 +32,6 @@ OWN_DESTINATION = "You can't specify the function as a destination for itself."
 def event_invoke(options: EventInvokeOptions, arn: str, section: Section) -> EventInvoke:
     """The settings of the function with this ARN; what is wrong with them has been reported (ASY-23)."""
     key = "EventInvokeConfig"
-    known = EventInvoke()
     wants = options.DestinationConfig
     targets = {"OnSuccess": wants.OnSuccess.Destination or "", "OnFailure": wants.OnFailure.Destination or ""}
     given = ("MaximumRetryAttempts",), ("MaximumEventAgeInSeconds",), *(_destination(name) for name in targets)
@@ -43,8 +42,8 @@ def event_invoke(options: EventInvokeOptions, arn: str, section: Section) -> Eve
             section.problem(f"{key}.DestinationConfig.{name}.Destination", problem)
     retries, age = options.MaximumRetryAttempts, options.MaximumEventAgeInSeconds
     return EventInvoke(
-        retries=known.retries if retries is None else retries,
-        max_age=known.max_age if age is None else float(age),
+        retries=retries,
+        max_age=None if age is None else float(age),
         on_success=targets["OnSuccess"],
         on_failure=targets["OnFailure"],
     )
@@ -66,12 +65,19 @@ def destination_problem(target: str, function_arn: str, *, failure: bool) -> str
     """Why an event's end cannot be told to ``target``; empty when it can, or none is named (DST-1)."""
     if target and unqualified(target) == function_arn:
         return OWN_DESTINATION
-    return _problem(target, ("sqs", "sns", "events", "lambda", *(["s3"] if failure else [])))
+    services = ("sqs", "sns", "events", "lambda", *(["s3"] if failure else []))
+    return _problem(target, services, "on failure only")
 
 
 def dead_letter_problem(target: str) -> str:
     """Why events cannot go to ``target``; empty when they can, or none is named (DST-20)."""
-    return _problem(target, ("sqs", "sns"))
+    return _problem(target, ("sqs", "sns"), "no dead-letter queue")
+
+
+def discarded_problem(target: str) -> str:
+    """Why ``target`` cannot be told of a stream's records that are given up; empty when it can, or none is named
+    (ESM-24, KIN-86)."""
+    return _problem(target, ("sqs", "sns", "s3"), "no destination of a stream's records")
 
 
 def unqualified(arn: str) -> str:
@@ -79,7 +85,8 @@ def unqualified(arn: str) -> str:
     return ":".join(arn.split(":")[:7])
 
 
-def _problem(target: str, services: tuple[str, ...]) -> str:
+def _problem(target: str, services: tuple[str, ...], otherwise: str) -> str:
+    """``otherwise``: what a destination of another kind is."""
     if not target:
         return ""
     service = next((name for name, form in ARNS.items() if form.fullmatch(target)), "")
@@ -88,8 +95,7 @@ def _problem(target: str, services: tuple[str, ...]) -> str:
     if not service:
         return f"{shown(target)} is no ARN of a destination; expected that of {allowed}"
     if service not in services:
-        what = "on failure only" if service == "s3" and len(services) > 2 else "no dead-letter queue"
-        return f"{target} is {_WORDS[service]}, {what}; expected {allowed}"
+        return f"{target} is {_WORDS[service]}, {otherwise}; expected {allowed}"
     if target.endswith(".fifo"):
         return f"{target}: FIFO queues and topics are not supported here; name a standard one"
     return ""

@@ -11,8 +11,9 @@ from bridge.config.handler import check_bootstrap, check_handler, check_node_han
 from bridge.config.options_functions import FunctionOptions, LoggingOptions
 from bridge.config.reader import Section, check_required, read
 from bridge.config.remote import check_local, function_arn, remote_function
-from bridge.config.runtimes import check_debug, needless, programs
-from bridge.config.tree import Node, Scalar
+from bridge.config.runtimes import Programs, check_debug, needless, programs
+from bridge.config.tree import Node
+from bridge.config.versions import aliases, versions
 from bridge.function import AwsSettings, Function, Logging
 
 RESERVED_VARIABLES = frozenset({
@@ -26,9 +27,6 @@ RESERVED_VARIABLES = frozenset({
 MOST_VARIABLE_BYTES = 4096
 """RT-23: names and values of all variables together."""
 
-_NOT_YET = frozenset({
-    "versions", "aliases",
-})  # fmt: skip
 _WITHOUT_MEANING_HERE = frozenset({
     "Architectures", "Code", "CodeSigningConfigArn", "CodeSize", "Description", "EphemeralStorage", "FileSystemConfigs",
     "FunctionName", "ImageConfig", "KMSKeyArn", "LastModified", "Layers", "PackageType", "Publish",
@@ -53,13 +51,12 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path, *, loc
     check_debug(options, section)
     _check_variables(options.Environment.Variables, section)
     runs = programs(options, section, folder)
-    code = _folder(options, section, folder)
-    if runs.kind == "python" and code and options.Handler:
-        check_handler(options.Handler, code, runs.python, options.Environment.Variables, section)
-    elif runs.kind == "nodejs" and code and options.Handler:
-        check_node_handler(options.Handler, code, section)
-    elif runs.kind == "provided" and code and not runs.command:
-        check_bootstrap(code, section)
+    code = _folder("CodeUri", folder / options.CodeUri, section) if options.CodeUri is not None else None
+    numbered = versions(options, section, folder)
+    found_versions = [_folder(f"versions.{number}.CodeUri", path, section) for number, path in numbered.items()]
+    for place in dict.fromkeys((code, *found_versions)):
+        if place:
+            _check_code(place, runs, options, section)
     settings = options.aws.over(aws)
     arn = function_arn(name, settings)
     return Function(
@@ -69,6 +66,8 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path, *, loc
         runtime=options.Runtime or "",
         handler=options.Handler or "",
         code=code or folder,
+        versions=numbered,
+        aliases=aliases(options, section),
         timeout=float(options.Timeout),
         memory=options.MemorySize,
         environment=options.Environment.Variables,
@@ -90,10 +89,7 @@ def function(name: str, section: Section, aws: AwsSettings, folder: Path, *, loc
     )
 
 
-def _refuse(key: str, node: Node) -> str | None:
-    if key in _NOT_YET:
-        asks_for_nothing = isinstance(node, Scalar) and node.value in (None, False)
-        return "" if asks_for_nothing else "not implemented yet; remove it"
+def _refuse(key: str, node: Node) -> str | None:  # noqa: ARG001 - whatever it says
     if key in _WITHOUT_MEANING_HERE:
         return "an option of AWS Lambda that has no meaning here; remove it"
     return None
@@ -136,13 +132,20 @@ def _check_variables(variables: dict[str, str], section: Section) -> None:
         section.problem("Environment.Variables", message)
 
 
-def _folder(options: FunctionOptions, section: Section, folder: Path) -> Path | None:
+def _check_code(code: Path, runs: Programs, options: FunctionOptions, section: Section) -> None:
+    """Reports what the folder ``code`` lacks."""
+    if runs.kind == "python" and options.Handler:
+        check_handler(options.Handler, code, runs.python, options.Environment.Variables, section)
+    elif runs.kind == "nodejs" and options.Handler:
+        check_node_handler(options.Handler, code, section)
+    elif runs.kind == "provided" and not runs.command:
+        check_bootstrap(code, section)
+
+
+def _folder(key: str, path: Path, section: Section) -> Path | None:
     """The code's folder, absolute; none when it is not there."""
-    if options.CodeUri is None:
-        return None
-    path = folder / options.CodeUri
     there = found(path)
     if there == "folder":
         return path
-    section.problem("CodeUri", f"{path} is a file; unpack it into a folder" if there else f"{path}: no such folder")
+    section.problem(key, f"{path} is a file; unpack it into a folder" if there else f"{path}: no such folder")
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping as Dict
-from importlib import import_module
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
@@ -12,12 +11,13 @@ import msgspec
 
 from bridge.config.aws import check_aws
 from bridge.config.options_mappings import MappingOptions, PollerOptions, ScalingOptions
-from bridge.config.reader import Section, read, shown
-from bridge.config.tree import Array, Node, Scalar
+from bridge.config.reader import Section, options_of, read, shown
+from bridge.config.streams import stream_options
+from bridge.config.tree import Array, Node, Scalar, Table
 from bridge.function import AwsSettings
 from bridge.mapping import Mapping, SourceArn
 from bridge.nearest import did_you_mean
-from bridge.sources import SOURCES, Bound, Limits
+from bridge.sources import SOURCES, Bound, Limits, Source, source_class
 
 _NAMESPACE = UUID("7a5d2f0e-3c6b-5b7e-9a51-0b8f6d4c2e19")
 """Of the ids that are derived from mappings' names. Never changes: state is kept under these ids."""
@@ -35,20 +35,27 @@ _KINDS = {
     "S": "SQS", "K": "Kinesis", "D": "DynamoDB Streams", "M": "Kafka", "Q": "Amazon MQ", "O": "DocumentDB",
 }  # fmt: skip
 _SERVICES = {"sqs": "S", "kinesis": "K", "dynamodb": "D", "kafka": "M", "mq": "Q", "rds": "O"}
-_OTHER_KEYS = {
+_OWNERS = {
     "AmazonManagedKafkaEventSourceConfig": "M", "BisectBatchOnFunctionError": "KDM", "DestinationConfig": "KDM",
     "DocumentDBEventSourceConfig": "O", "KMSKeyArn": "SKDMQ", "LoggingConfig": "M", "MaximumRecordAgeInSeconds": "KDM",
-    "MaximumRetryAttempts": "KDM", "ParallelizationFactor": "KD", "Queues": "Q", "SelfManagedEventSource": "M",
-    "SelfManagedKafkaEventSourceConfig": "M", "SourceAccessConfigurations": "MQO", "StartingPosition": "KDMO",
-    "StartingPositionTimestamp": "KMO", "Tags": "SKDMQO", "Topics": "M", "TumblingWindowInSeconds": "KD",
+    "MaximumRetryAttempts": "KDM", "ParallelizationFactor": "KD", "ProvisionedPollerConfig": "SM", "Queues": "Q",
+    "ScalingConfig": "S", "SelfManagedEventSource": "M", "SelfManagedKafkaEventSourceConfig": "M",
+    "SourceAccessConfigurations": "MQO", "StartingPosition": "KDMO", "StartingPositionTimestamp": "KMO",
+    "Tags": "SKDMQO", "Topics": "M", "TumblingWindowInSeconds": "KD",
+    "delete_linger": "S", "kpl_deaggregation": "K", "on_delivery_failure": "KD",
 }  # fmt: skip
-"""The rest of CreateEventSourceMapping, and whose it is (ESM-20)."""
+"""Options that not all sources have, also those that are not implemented, and whose they are (ESM-20)."""
+_DATA_KEYS = frozenset({"body", "data", "dynamodb", "value"})
+"""Where the payloads of records are: of each kind of source in one of them (FLT-40)."""
 
 FUNCTION_NAME = (
     r"(?:arn:aws[a-zA-Z-]*:lambda:)?(?:(?P<region>[a-z]{2,6}(?:-[a-z]+)+-\d):)?(?:(?P<account>\d{12}):)?(?:function:)?"
     r"(?P<name>[a-zA-Z0-9_-]{1,64})(?::(?P<qualifier>\$LATEST(?:\.PUBLISHED)?|[a-zA-Z0-9_-]+))?"
 )
 """ESM-8, without the dot in names that Lambda itself never gives."""
+
+Qualifiers = Dict[str, Collection[str]]
+"""Function -> its versions and aliases."""
 
 _UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _ARN_TAIL = r"[a-z0-9-]+:[0-9]{12}:[\w.:/-]{1,1000}"
@@ -71,13 +78,14 @@ class Home(NamedTuple):
 
 
 def mapping(
-    name: str, section: Section, functions: Collection[str], aws: AwsSettings, homes: dict[str, Home]
+    name: str, section: Section, functions: Qualifiers, aws: AwsSettings, homes: dict[str, Home]
 ) -> Mapping | None:
-    """The mapping of this name; None when its source is not understood. ``functions`` are the names that the file has,
+    """The mapping of this name; None when its source is not understood. ``functions`` are those that the file has,
     ``aws`` the top-level settings. The first mapping of a function says in ``homes`` where the function lives.
     """
     source = _source(section)
     options = read(section, MappingOptions, _Refusal(section, source))
+    _check_owners(section, source)
     check_aws(options.aws, section, "aws.")
     target = _target(options, section, functions)
     if source and target:
@@ -87,9 +95,14 @@ def mapping(
     patterns = _patterns(options, section)
     uuid = _uuid(name, options, section)
     enabled = _enabled(options, section)
-    limits = _limits(source, section)
+    kind = _kind(source, section)
+    limits = _limits(source, kind, section) if source and kind else None
     batching = _batching(options, limits, section) if limits else None
-    if not source or not target or not batching:
+    if not source or not kind or not batching:
+        return None
+    stream = stream_options(options, source, section)
+    _advise_patterns(patterns, kind.data_key, section)
+    if not target:
         return None
     return Mapping(
         name=name,
@@ -106,6 +119,7 @@ def mapping(
         minimum_pollers=minimum,
         maximum_pollers=maximum,
         delete_linger=options.delete_linger,
+        stream=stream,
         aws=_located(options.aws.over(aws), options.aws.region, source, section),
         where=str(section.place),
     )
@@ -124,19 +138,36 @@ class _Refusal:
             return ""
         if key == "FilterCriteriaError":
             return "AWS could not show the filters of this mapping; write them as FilterCriteria, and remove this key"
-        if key not in _OTHER_KEYS:
+        if key not in _OWNERS:
             return None
         if not self._kind or (isinstance(node, Scalar) and node.value is None):
             return ""  # the source itself is the problem, or nothing is asked for
-        if key == "DestinationConfig" and self._kind == "S":  # ESM-23
-            return (
-                f"{UNSUPPORTED_DESTINATION.rstrip('.')}: what fails goes where the queue's own redrive policy says;"
-                " remove it"
-            )
-        if self._kind in _OTHER_KEYS[key]:
-            return "not implemented yet; remove it"
-        owners = ", ".join(_KINDS[letter] for letter in _OTHER_KEYS[key])
-        return f"no option of {_KINDS[self._kind]} mappings, only of: {owners}; remove it"
+        return _stranger(key, self._kind) or "not implemented yet; remove it"
+
+
+def _stranger(key: str, kind: str) -> str:
+    """What to say about an option that a source of this kind does not have; nothing when it has."""
+    if kind in _OWNERS.get(key, kind):
+        return ""
+    if key == "DestinationConfig" and kind == "S":  # ESM-23
+        known = "what fails goes where the queue's own redrive policy says; remove it"
+        return f"{UNSUPPORTED_DESTINATION.rstrip('.')}: {known}"
+    owners = ", ".join(_KINDS[letter] for letter in _OWNERS[key])
+    return f"no option of {_KINDS[kind]} mappings, only of: {owners}; remove it"
+
+
+def _check_owners(section: Section, source: SourceArn | None) -> None:
+    """Reports declared options that this source does not have; an empty block asks for nothing."""
+    if not source or source.service not in SOURCES:
+        return
+    for key in options_of(MappingOptions):
+        node = section.node(key)
+        if node is None or (isinstance(node, Table) and not node.items):
+            continue
+        if problem := _stranger(key, _SERVICES[source.service]):
+            section.problem(key, problem)
+    if section.node("DestinationConfig", "OnSuccess"):  # ESM-23
+        section.problem("DestinationConfig.OnSuccess", "mappings have OnFailure alone", aws=UNSUPPORTED_DESTINATION)
 
 
 def _source(section: Section) -> SourceArn | None:
@@ -165,29 +196,32 @@ def _source(section: Section) -> SourceArn | None:
     return arn
 
 
-def _limits(source: SourceArn | None, section: Section) -> Limits | None:
-    """The ranges of this very source, from the class that knows it."""
+def _kind(source: SourceArn | None, section: Section) -> type[Source] | None:
+    """The class that knows this source."""
     if not source:
         return None
-    if source.service not in SOURCES:
-        known = source.service in _SERVICES
-        reason = (
-            f"event sources of {source.service} are not implemented yet"
-            if known
-            else f"{source.service} is no event source"
-        )
-        section.problem("EventSourceArn", f"unsupported ARN: {source}: {reason}; implemented are: {', '.join(SOURCES)}")
-        return None
-    module, _, name = SOURCES[source.service].partition(":")
+    if source.service in SOURCES:
+        return source_class(source.service)
+    known = source.service in _SERVICES
+    reason = (
+        f"event sources of {source.service} are not implemented yet"
+        if known
+        else f"{source.service} is no event source"
+    )
+    section.problem("EventSourceArn", f"unsupported ARN: {source}: {reason}; implemented are: {', '.join(SOURCES)}")
+    return None
+
+
+def _limits(source: SourceArn, kind: type[Source], section: Section) -> Limits | None:
+    """The ranges of this very source."""
     try:
-        limits: Limits = getattr(import_module(module), name).limits(str(source))
+        return kind.limits(str(source))
     except ValueError as error:
         section.problem("EventSourceArn", f"{shown(str(source))}: {error}")
         return None
-    return limits
 
 
-def _target(options: MappingOptions, section: Section, functions: Collection[str]) -> _Target | None:
+def _target(options: MappingOptions, section: Section, functions: Qualifiers) -> _Target | None:
     """The function that FunctionName or FunctionArn names."""
     keys = [key for key in ("FunctionName", "FunctionArn") if getattr(options, key) is not None]
     if not keys and not section.node("FunctionName") and not section.node("FunctionArn"):
@@ -200,20 +234,14 @@ def _target(options: MappingOptions, section: Section, functions: Collection[str
     return targets[0] if targets else None
 
 
-def _one_target(text: str, key: str, section: Section, functions: Collection[str]) -> _Target | None:
+def _one_target(text: str, key: str, section: Section, functions: Qualifiers) -> _Target | None:
     if text in functions:
         return _Target(text)
     match = re.fullmatch(FUNCTION_NAME, text)
     if not match:
-        section.problem(key, f"{shown(text)} is no function; expected a name, NAME:$LATEST or an ARN of a function")
+        section.problem(key, f"{shown(text)} is no function; expected a name, NAME:ALIAS or an ARN of a function")
         return None
     target = _Target(**{key: value or "" for key, value in match.groupdict().items()})
-    if target.qualifier not in ("", "$LATEST"):
-        section.problem(
-            key,
-            f"versions and aliases are not implemented yet; write {target.name} without :{target.qualifier}",
-            aws="Function does not exist",
-        )
     if target.name not in functions:  # ESM-12
         near = did_you_mean(target.name, functions) or _listed(functions)
         section.problem(
@@ -222,6 +250,14 @@ def _one_target(text: str, key: str, section: Section, functions: Collection[str
             aws="Function does not exist",
         )
         return None
+    known = ("$LATEST", *functions[target.name])
+    if target.qualifier and target.qualifier not in known:
+        near = did_you_mean(target.qualifier, known) or _listed(known)
+        section.problem(
+            key,
+            f"Function does not exist: {target.name} has no version or alias {shown(target.qualifier)}{near}",
+            aws="Function does not exist",
+        )
     return target
 
 
@@ -235,7 +271,7 @@ def _batching(options: MappingOptions, limits: Limits, section: Section) -> tupl
     window = _bounded(
         options.MaximumBatchingWindowInSeconds, "MaximumBatchingWindowInSeconds", limits.window, limits.what, section
     )
-    if limits.batch_size.most >= size > 10 and window == 0:
+    if limits.batch_size.most >= size > limits.windowless and window == 0:
         rule = "Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10"
         section.problem("BatchSize", f"{rule}: {size} needs MaximumBatchingWindowInSeconds of at least 1", aws=rule)
     return size, window
@@ -313,6 +349,17 @@ def _pattern(pattern: str | Dict[str, Any] | None, keys: str, section: Section) 
     return text
 
 
+def _advise_patterns(patterns: tuple[str, ...], data_key: str, section: Section) -> None:
+    """A pattern copied from another kind of source matches nothing here (FLT-40)."""
+    import json
+
+    for index, pattern in enumerate(patterns):
+        keys = json.loads(pattern) if pattern else {}
+        for key in sorted(_DATA_KEYS.intersection(keys) - {data_key}):
+            text = f"the payload of these records is `{data_key}`; they have no `{key}`"
+            section.warn(f"FilterCriteria.Filters[{index}].Pattern", text)
+
+
 def _uuid(name: str, options: MappingOptions, section: Section) -> str:
     if options.UUID is None:
         return str(uuid5(_NAMESPACE, name))
@@ -332,7 +379,7 @@ def _enabled(options: MappingOptions, section: Section) -> bool:
 
 
 def _located(aws: AwsSettings, own_region: str | None, source: SourceArn, section: Section) -> AwsSettings:
-    """The settings with the region of the queue: the ARN's, unless the mapping's own block insists on another."""
+    """The settings with the region of the source: the ARN's, unless the mapping's own block insists on another."""
     if own_region and own_region != source.region:
-        section.warn("aws.region", f"the queue is asked for in {own_region}, but EventSourceArn says {source.region}")
+        section.warn("aws.region", f"the source is asked for in {own_region}, but EventSourceArn says {source.region}")
     return msgspec.structs.replace(aws, region=own_region or source.region)

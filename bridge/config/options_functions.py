@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from bridge.config.options_versions import AliasOptions, VersionOptions
 from bridge.function import AwsSettings
 
 
@@ -244,6 +245,29 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             ],
         ),
     ] = EventInvokeOptions()
+    versions: Annotated[
+        dict[str, VersionOptions],
+        Meta(
+            description="Versions beside $LATEST, by number: each has its own CodeUri, and all else of the function.",
+            examples=[{"1": {"CodeUri": "./examples/handlers"}, "2": {"CodeUri": "./examples/handlers"}}],
+        ),
+    ] = {}
+    aliases: Annotated[
+        dict[str, AliasOptions],
+        Meta(
+            description="Names for versions, which callers and mappings put behind the function's name:"
+            " my-worker:live.",
+            examples=[
+                {
+                    "live": {
+                        "FunctionVersion": "1",
+                        "RoutingConfig": {"AdditionalVersionWeights": {"2": 0.1}},
+                        "Description": "a canary",
+                    }
+                }
+            ],
+        ),
+    ] = {}
     python: Annotated[
         str | None,
         Meta(

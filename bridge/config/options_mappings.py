@@ -27,7 +27,8 @@ class FilterCriteriaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     Filters: Annotated[
         tuple[FilterOptions, ...],
         Meta(
-            description="Up to 10 filters; a record that matches none of them is deleted from its queue.",
+            description="Up to 10 filters; a record that matches none of them is deleted from its queue, or passed over"
+            " in its stream.",
             examples=[[{"Pattern": '{"body": {"kind": ["order"]}}'}]],
         ),
     ] = ()
@@ -64,6 +65,30 @@ class MetricsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = ()
 
 
+class FailureOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is told of records that are given up."""
+
+    Destination: Annotated[
+        str | None,
+        Meta(
+            description="ARN of an SQS standard queue, SNS standard topic or S3 bucket.",
+            examples=["arn:aws:sqs:eu-west-1:123456789012:given-up"],
+        ),
+    ] = None
+
+
+class FailuresOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What becomes of the records of a stream that are given up."""
+
+    OnFailure: Annotated[
+        FailureOptions,
+        Meta(
+            description="Is told which records of the stream are given up; a bucket gets them as well.",
+            examples=[{"Destination": "arn:aws:s3:::given-up"}],
+        ),
+    ] = FailureOptions()
+
+
 class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One mapping: AWS's names mean what they mean in CreateEventSourceMapping, the others are the bridge's own."""
 
@@ -78,7 +103,8 @@ class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     EventSourceArn: Annotated[
         str | None,
         Meta(
-            description="ARN of the queue; one that ends in .fifo is a FIFO queue.",
+            description="ARN of the queue (one that ends in .fifo is a FIFO queue), of the Kinesis stream or a consumer"
+            " of one, or of the stream of a DynamoDB table.",
             examples=["arn:aws:sqs:eu-west-1:123456789012:my-queue"],
             extra={"required": True},
         ),
@@ -89,8 +115,8 @@ class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     BatchSize: Annotated[
         int | None,
         Meta(
-            description="Most records in one batch: 1 to 10,000, for a FIFO queue 1 to 10; above 10 it needs a batching"
-            " window. Default: 10.",
+            description="Most records in one batch: 1 to 10,000, for a FIFO queue 1 to 10; of a queue more than 10 need"
+            " a batching window. Default: 10, of streams 100.",
             examples=[100],
             extra_json_schema={"minimum": 1, "maximum": 10000},
         ),
@@ -98,8 +124,8 @@ class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     MaximumBatchingWindowInSeconds: Annotated[
         int | None,
         Meta(
-            description="Seconds from a batch's first record until it is invoked although not full: 0 to 300, not for"
-            " FIFO queues. Default: 0, what one receive gives is a batch.",
+            description="Seconds from a batch's first record, of streams from the end of the invocation before, until"
+            " it is invoked although not full: 0 to 300, not for FIFO queues. Default: 0, what is there is a batch.",
             examples=[5],
             extra_json_schema={"minimum": 0, "maximum": 300},
         ),
@@ -107,7 +133,8 @@ class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     FilterCriteria: Annotated[
         FilterCriteriaOptions,
         Meta(
-            description="Which records reach the function. A record that matches no filter is deleted from its queue.",
+            description="Which records reach the function. A record that matches no filter is deleted from its queue,"
+            " or passed over in its stream.",
             examples=[{"Filters": [{"Pattern": '{"body": {"kind": ["order"]}}'}]}],
         ),
     ] = FilterCriteriaOptions()
@@ -118,6 +145,67 @@ class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             examples=[["ReportBatchItemFailures"]],
         ),
     ] = ()
+    StartingPosition: Annotated[
+        Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"] | None,
+        Meta(
+            description="Where a stream is first read: TRIM_HORIZON (all that it still has), LATEST (what comes from"
+            " now on) or, of Kinesis, AT_TIMESTAMP. Streams need it; it counts until a position is stored.",
+            examples=["TRIM_HORIZON"],
+        ),
+    ] = None
+    StartingPositionTimestamp: Annotated[
+        float | str | None,
+        Meta(
+            description="With AT_TIMESTAMP: epoch seconds, or a time with its offset, not in the future.",
+            examples=["2026-01-15T09:30:00Z"],
+            extra={"expected": "epoch seconds, or a time such as 2026-01-15T09:30:00Z"},
+        ),
+    ] = None
+    ParallelizationFactor: Annotated[
+        Annotated[int, Meta(ge=1, le=10)] | None,
+        Meta(
+            description="Batches of one shard at once, 1 to 10: records of one key stay in order. Default: 1.",
+            examples=[4],
+        ),
+    ] = None
+    MaximumRetryAttempts: Annotated[
+        Annotated[int, Meta(ge=-1, le=10000)] | None,
+        Meta(
+            description="Retries of a stream's batch that fails, 0 to 10,000, until its records are given up; -1: until"
+            " they succeed. Default: -1.",
+            examples=[5],
+        ),
+    ] = None
+    MaximumRecordAgeInSeconds: Annotated[
+        Annotated[int, Meta(ge=-1, le=604800)] | None,
+        Meta(
+            description="Seconds, 60 to 604,800, after which a stream's record is given up; -1: never. Default: -1.",
+            examples=[3600],
+        ),
+    ] = None
+    BisectBatchOnFunctionError: Annotated[
+        bool | None,
+        Meta(
+            description="Whether a stream's batch that fails is retried as two halves, until what fails stands alone."
+            " Default: false.",
+            examples=[True],
+        ),
+    ] = None
+    TumblingWindowInSeconds: Annotated[
+        Annotated[int, Meta(ge=0, le=900)] | None,
+        Meta(
+            description="Length of the windows over which a stream's function carries its state, 0 to 900; 0: none. Not"
+            " together with a ParallelizationFactor. Default: 0.",
+            examples=[60],
+        ),
+    ] = None
+    DestinationConfig: Annotated[
+        FailuresOptions,
+        Meta(
+            description="What becomes of a stream's records that are given up.",
+            examples=[{"OnFailure": {"Destination": "arn:aws:sqs:eu-west-1:123456789012:given-up"}}],
+        ),
+    ] = FailuresOptions()
     ScalingConfig: Annotated[
         ScalingOptions,
         Meta(description="How far this mapping scales.", examples=[{"MaximumConcurrency": 10}]),
@@ -159,10 +247,26 @@ class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             examples=[0.05],
         ),
     ] = 0
+    on_delivery_failure: Annotated[
+        Literal["drop", "block"],
+        Meta(
+            description="What becomes of a stream's records when their destination cannot be told for a minute: drop,"
+            " as AWS does, or block (their shard waits until it can).",
+            examples=["block"],
+        ),
+    ] = "drop"
+    kpl_deaggregation: Annotated[
+        bool,
+        Meta(
+            description="Whether records that the Kinesis Producer Library packed into one are taken apart: true or"
+            " false. Default: false, as AWS.",
+            examples=[True],
+        ),
+    ] = False
     aws: Annotated[
         AwsSettings,
         Meta(
-            description="What differs for this mapping's queue from the aws block at the top.",
+            description="What differs for this mapping's source from the aws block at the top.",
             examples=[{"endpoint_url": "http://127.0.0.1:9324", "role_arn": "arn:aws:iam::123456789012:role/queue"}],
         ),
     ] = AwsSettings()

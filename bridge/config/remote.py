@@ -29,7 +29,7 @@ _OUR_HEADERS = frozenset((
 _OF_URL = ("headers", "verify", "ca_file")
 _OF_PROCESSES = (
     "Runtime", "Handler", "CodeUri", "command", "MemorySize", "Environment", "python", "node", "idle_timeout",
-    "credentials", "ProvisionedConcurrentExecutions", "LoggingConfig", "reload", "debug",
+    "credentials", "ProvisionedConcurrentExecutions", "LoggingConfig", "reload", "debug", "versions", "aliases",
 )  # fmt: skip
 """What says how the bridge itself runs a handler."""
 

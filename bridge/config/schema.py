@@ -97,10 +97,9 @@ def _option(option: FieldInfo, pad: str) -> Iterator[str]:
     """One option: its sentence, and a line that can be uncommented by itself; a block of options one by one."""
     yield from _comment(_sentence(option), pad)
     section = section_type(option.type)
-    inner = () if section is None or get_origin(section) or section is AwsSettings else msgspec.structs.fields(section)
     examples = [example for meta in metas(option.type) for example in meta.examples or ()]
     if examples:
-        for part in inner:
+        for part in () if section is AwsSettings else _fields(section):
             yield from _part(part, pad, "  ")
         yield f"{pad}{'' if is_required(option.type) else '# '}{option.encode_name}: {_flow(examples[0])}"
         return
@@ -112,10 +111,14 @@ def _option(option: FieldInfo, pad: str) -> Iterator[str]:
 def _part(part: FieldInfo, pad: str, inset: str) -> Iterator[str]:
     """An option below one that has an example: its sentence, then those of the options below it."""
     yield from _comment(f"{part.encode_name}: {_sentence(part)}", pad, inset)
-    section = section_type(part.type)
-    if section and not get_origin(section):
-        for below in msgspec.structs.fields(section):
-            yield from _part(below, pad, inset + "  ")
+    for below in _fields(section_type(part.type)):
+        yield from _part(below, pad, inset + "  ")
+
+
+def _fields(section: Any) -> tuple[FieldInfo, ...]:
+    """The options of a section, or of each entry of a table of sections."""
+    item = get_args(section)[1] if get_origin(section) is dict else section
+    return msgspec.structs.fields(item) if isinstance(item, type) and issubclass(item, msgspec.Struct) else ()
 
 
 def _comment(text: str, pad: str, inset: str = "") -> Iterator[str]:

@@ -48,6 +48,8 @@ class Environments(NamedTuple):
     idle: int = 0
     busy: int = 0
     starting: int = 0
+    failing: str = ""
+    """Why none could be started ahead when that was last tried; empty: it could, or was not asked for."""
 
 
 class Executor(Protocol):
@@ -76,4 +78,9 @@ class Executor(Protocol):
 
     def environments(self) -> Environments:
         """A snapshot for metrics and ``show``."""
+        ...
+
+    def provision(self, count: int) -> None:
+        """So many environments are started ahead and kept from now on, in place of ``function.provisioned``. Raises
+        ValueError where there is nothing to be started."""
         ...

@@ -63,6 +63,9 @@ class LambdaExecutor:
     def environments(self) -> Environments:
         return self._calls.environments
 
+    def provision(self, count: int) -> None:
+        self._calls.provision(count)
+
     async def invoke(self, invocation: Invocation) -> Outcome:
         if len(invocation.payload) > PAYLOAD_LIMIT:  # INV-8, without the way there
             message = f"Request must be smaller than {PAYLOAD_LIMIT} bytes for the InvokeFunction operation"
@@ -72,6 +75,8 @@ class LambdaExecutor:
         payload = invocation.payload or b"{}"  # INV-6
         # A long event goes out in pieces, between which others get their turn.
         request = {**self._request, "Payload": io.BytesIO(payload) if len(payload) > PIECE else payload}
+        if context := invocation.client_context:
+            request["ClientContext"] = base64.b64encode(context.encode()).decode()
         answer: dict[str, Any] = {}
         ready = False
 

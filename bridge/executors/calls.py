@@ -32,6 +32,11 @@ class Calls:
         """Each call is an environment that works."""
         return Environments(busy=len(self._scopes))
 
+    def provision(self, count: int) -> None:
+        """Nothing can be started ahead."""
+        if count:
+            raise ValueError("what runs elsewhere is started elsewhere")
+
     async def run(self, call: Callable[[], Awaitable[None]], limit: float = inf) -> bool:
         """Whether ``call`` was over within ``limit`` seconds. Raises CallEnded when ``close`` came first."""
         with anyio.CancelScope(deadline=anyio.current_time() + limit) as scope:

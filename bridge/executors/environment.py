@@ -92,7 +92,7 @@ class Environment:
         self._cgroup = cgroup
         self._loop = asyncio.get_running_loop()
         self._api = RuntimeApi(self, function.arn)
-        self._tail = LogTail(function.logging, self._tell)
+        self._tail = LogTail(function.logging, function.version, self._tell)
         self._waiter: asyncio.Future[Event] | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._deadline = inf

@@ -40,7 +40,7 @@ class Failures:
         return self._failed("function", error or b"{}", invocation, duration, tail)
 
     def reported(
-        self, invocation: Invocation, error: bytes, duration: float, *, tail: bytes = b"", version: str = "$LATEST"
+        self, invocation: Invocation, error: bytes, duration: float, *, tail: bytes = b"", version: str = ""
     ) -> Failed:
         """Whoever ran it elsewhere reported an error object; its type says how it ended (INV-23, INV-24)."""
         kind = _KINDS.get(parse_error(error).errorType, "function")
@@ -86,7 +86,7 @@ class Failures:
         invocation: Invocation,
         duration: float,
         tail: bytes,
-        version: str = "$LATEST",
+        version: str = "",
     ) -> Failed:
         shown = parse_error(error)
         message = shown.errorMessage.replace(f"RequestId: {invocation.request_id} Error: ", "")
@@ -101,7 +101,7 @@ class Failures:
             message=message if len(message) <= SHOWN else f"{message[:SHOWN]}…",
             duration_ms=round(duration * 1000, 2),
         )
-        return Failed(kind, error, invocation.request_id, version, duration, tail)
+        return Failed(kind, error, invocation.request_id, version or self._function.version, duration, tail)
 
 
 def parse_error(error: bytes) -> _ErrorObject:

@@ -3,6 +3,7 @@ a plain web server."""
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import ssl
@@ -84,6 +85,9 @@ class HttpExecutor:
 
     def environments(self) -> Environments:
         return self._calls.environments
+
+    def provision(self, count: int) -> None:
+        self._calls.provision(count)
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         if self._calls.closed:
@@ -210,8 +214,11 @@ def headers(function: Function, endpoint: Endpoint, invocation: Invocation, dead
         "User-Agent": f"bridge/{__version__}",
         "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
         "Lambda-Runtime-Deadline-Ms": str(int(deadline * 1000)),
-        "Lambda-Runtime-Invoked-Function-Arn": function.arn,
+        "Lambda-Runtime-Invoked-Function-Arn": function.qualified(invocation.qualifier),
     }
+    if context := invocation.client_context:  # the emulator reads the second
+        encoded = base64.b64encode(context.encode()).decode()
+        given |= {"Lambda-Runtime-Client-Context": context, "X-Amz-Client-Context": encoded}
     trace = invocation.trace_id
     if trace and trace.isascii() and trace.isprintable():  # it came from outside: no header is smuggled in
         given |= {"Lambda-Runtime-Trace-Id": trace, "X-Amzn-Trace-Id": trace}  # the emulator reads the second

@@ -44,6 +44,12 @@ class Idle(Generic[T]):
         """It ended while it waited. Whether it did wait here."""
         return self._waiting.pop(member, None) is not None
 
+    def keep(self, least: int) -> None:
+        """So many of them stay from now on."""
+        self._least = least
+        if self._timer is None:
+            self._retire()
+
     def close(self) -> None:
         """Lets go of all."""
         self._waiting.clear()

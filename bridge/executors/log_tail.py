@@ -68,7 +68,8 @@ class LogTail:
     """Collects the log of the invocation that runs, never more than a few kilobytes of it. ``tell`` gets each line of
     the platform, too."""
 
-    def __init__(self, logging: Logging, tell: Callable[[str], None]) -> None:
+    def __init__(self, logging: Logging, version: str, tell: Callable[[str], None]) -> None:
+        self._version = version
         self._json = logging.json
         self._least = ("DEBUG", "INFO", "WARN").index(logging.system)
         self._tell = tell
@@ -80,9 +81,9 @@ class LogTail:
         self._request_id = request_id
         self._text = bytearray()
         if self._json:
-            self._event("INFO", "platform.start", {"version": "$LATEST"})
+            self._event("INFO", "platform.start", {"version": self._version})
         else:
-            self._line(f"START RequestId: {request_id} Version: $LATEST")
+            self._line(f"START RequestId: {request_id} Version: {self._version}")
 
     def write(self, data: bytes) -> None:
         text = self._text

@@ -75,8 +75,11 @@ class ProcessExecutor:
         self._command: tuple[str, ...] = ()
         self._folder = Path()
         self._all: set[Environment] = set()
-        self._ahead = function.provisioned if function.debug is None else min(function.provisioned, 1)
-        self._idle: Idle[Environment] = Idle(function.idle_timeout, self._ahead or int(function.debug is not None))
+        self._provisioned = function.provisioned if function.debug is None else min(function.provisioned, 1)
+        self._failing = ""
+        self._idle: Idle[Environment] = Idle(
+            function.idle_timeout, self._provisioned or int(function.debug is not None)
+        )
         self._memory = MemoryWatch(function.memory << 20, self._all, needed=self._cgroups is None)
         self._scratch = Scratch(surroundings.leash)
         self._background: TaskGroup | None = None
@@ -88,7 +91,7 @@ class ProcessExecutor:
         self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
-        idle, busy, starting = self.environments()
+        idle, busy, starting, _ = self.environments()
         return f"<ProcessExecutor {self.function.name}: {idle} idle, {busy} busy, {starting} starting>"
 
     async def __aenter__(self) -> Self:
@@ -99,11 +102,9 @@ class ProcessExecutor:
             await self._stack.enter_async_context(self._credentials)
         if not self._cgroups and not enforced():
             log.info("memory_not_enforced", function=self.function.name, reason="this system has no /proc")
-        if self._ahead or self.function.reload:
-            self._background = await anyio.create_task_group().__aenter__()
-        if self._background and self._ahead:
-            self._background.start_soon(self._provision, name=f"provision {self.function.name}")
-        if self._background and self.function.reload:
+        self._background = await anyio.create_task_group().__aenter__()
+        self._background.start_soon(self._provision, name=f"provision {self.function.name}")
+        if self.function.reload:
             self._background.start_soon(self._follow_code, name=f"follow the code of {self.function.name}")
         return self
 
@@ -142,7 +143,13 @@ class ProcessExecutor:
         return started
 
     def environments(self) -> Environments:
-        return Environments(idle=len(self._idle), busy=self._busy, starting=self._starting)
+        return Environments(len(self._idle), self._busy, self._starting, self._failing)
+
+    def provision(self, count: int) -> None:
+        self._provisioned = count
+        self._failing = ""
+        self._idle.keep(count)
+        self._lost.set()
 
     async def _becomes_ready(self, environment: Environment) -> bool:
         """It has answered, but not asked for the next event yet."""
@@ -176,7 +183,7 @@ class ProcessExecutor:
         duration = environment.duration
         match event:
             case Answer("response", body):
-                return Succeeded(body, invocation.request_id, duration=duration, log_tail=environment.log_tail())
+                return Succeeded(body, invocation.request_id, self.function.version, duration, environment.log_tail())
             case Answer("error", body):
                 tail = environment.log_tail("error", parse_error(body).errorType)
                 return self._failures.posted(invocation, body, duration, tail)
@@ -315,10 +322,10 @@ class ProcessExecutor:
         limit = max(PROVISIONED_INIT_LIMIT, self.function.limit)
         while True:
             self._lost = anyio.Event()
-            if sum(environment.alive for environment in self._all) >= self._ahead:
+            if sum(environment.alive for environment in self._all) >= self._provisioned:
                 await self._lost.wait()
                 continue
-            failed = await self._start_ahead(limit)
+            self._failing = failed = await self._start_ahead(limit)
             if failed:
                 self._once.log(("ahead", failed), "provisioning_failed", function=self.function.name, reason=failed)
 
@@ -343,7 +350,7 @@ class ProcessExecutor:
         """One environment for whoever comes; why there is none, where it does not become ready."""
         self._starting += 1
         try:
-            environment, event = await self._init(NOBODY, limit, provisioned=self._ahead > 0)
+            environment, event = await self._init(NOBODY, limit, provisioned=self._provisioned > 0)
         except BridgeError as error:
             self._restarts.ended_badly()
             return str(error)

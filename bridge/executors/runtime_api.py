@@ -72,11 +72,7 @@ class RuntimeApi:
         """The ``User-Agent`` of the first ``next``."""
         self.connections: set[_Connection] = set()
         self._runtime = runtime
-        self._head = (
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-            f"Lambda-Runtime-Invoked-Function-Arn: {arn}\r\n"
-            "Lambda-Runtime-Aws-Request-Id: "
-        )
+        self._head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nLambda-Runtime-Invoked-Function-Arn: {arn}"
         self._server: asyncio.Server | None = None
         self._port = 0
         self._waiting: _Connection | None = None
@@ -125,9 +121,13 @@ class RuntimeApi:
         trace = invocation.trace_id
         if trace and not (trace.isascii() and trace.isprintable()):  # it came from outside: no header is smuggled in
             trace = ""
+        qualifier, context = invocation.qualifier, invocation.client_context
         head = (
-            f"{self._head}{invocation.request_id}\r\nLambda-Runtime-Deadline-Ms: {int(deadline * 1000)}\r\n"
+            f"{self._head}{f':{qualifier}' if qualifier else ''}\r\n"
+            f"Lambda-Runtime-Aws-Request-Id: {invocation.request_id}\r\n"
+            f"Lambda-Runtime-Deadline-Ms: {int(deadline * 1000)}\r\n"
             f"{f'Lambda-Runtime-Trace-Id: {trace}' + chr(13) + chr(10) if trace else ''}"
+            f"{f'Lambda-Runtime-Client-Context: {context}' + chr(13) + chr(10) if context else ''}"
             f"Content-Length: {len(payload)}\r\n\r\n"
         )
         connection.hand_over(head.encode(), payload)

@@ -10,7 +10,7 @@ from bridge.pipeline import events, streams
 from bridge.pipeline.batcher import ENVELOPE
 from bridge.pipeline.responses import failed_ids
 from bridge.pipeline.verdict import Now, Policy, Verdict
-from bridge.record import Batch
+from bridge.record import Batch, Record
 
 FIRST_DEFERRAL = 0.5
 LONGEST_DEFERRAL = 20.0
@@ -24,7 +24,14 @@ def admit(batch: Batch, policy: Policy, now: Now, frame: int = ENVELOPE) -> Verd
     if policy.events:
         (record,) = batch.records
         return events.admit(record, policy.events, now)
-    return None
+    return _stopped(batch, policy.circling) if policy.circling else None
+
+
+def _stopped(batch: Batch, circling: tuple[Record, ...]) -> Verdict:
+    """SQS-36: it counts as an attempt that failed. The others go on at once."""
+    rest = tuple(record for record in batch.records if record not in circling)
+    again = msgspec.structs.replace(batch, records=rest, trigger="retry")
+    return Verdict(failed=circling, retry=(again,) if rest else ())
 
 
 def decide(batch: Batch, outcome: Outcome, policy: Policy, now: Now, luck: float = 1.0) -> Verdict:

@@ -61,6 +61,8 @@ class Policy(msgspec.Struct, frozen=True):
 
     partial: bool = False
     """``ReportBatchItemFailures``: the answer is read (SQS-40); otherwise it is ignored (SQS-30, KIN-73)."""
+    circling: tuple[Record, ...] = ()
+    """Those of the batch whose chain has met the function too often (INV-40)."""
     events: EventPolicy | None = None
     """The record is an asynchronous event, and goes by these rules."""
     stream: StreamPolicy | None = None

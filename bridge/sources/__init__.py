@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping as Dict, Sequence
 from importlib import import_module
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SOURCES = {
     "sqs": "bridge.sources.sqs:SqsSource",
+    "kinesis": "bridge.sources.kinesis:KinesisSource",
+    "dynamodb": "bridge.sources.dynamodb:DynamoDBSource",
 }
 """The service in the ARN -> ``module:Class``."""
 ASYNCHRONOUS = {
@@ -46,6 +49,8 @@ class Limits(NamedTuple):
     what: str
     batch_size: Bound
     window: Bound
+    windowless: float = inf
+    """The largest batch that needs no batching window (ESM-34)."""
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -58,7 +63,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     trouble: Callable[[str | None], None]
     """Told in one line what the source is waiting for while it cannot work (`the queue does not exist`), none when it
     goes on; repeated lines are logged once."""
-    function: Function | None = None
+    function: Function
     """What the records are for."""
     events: EventQueue | None = None
     """The daemon's asynchronous events."""
@@ -157,6 +162,10 @@ class Source(Protocol):
 
     def scaling(self) -> Scaling:
         """How many runners a partition deserves; a fresh, private object per partition."""
+        ...
+
+    def trace(self, batch: Batch) -> str:
+        """The X-Ray trace header of the batch's invocation, with one hop more in its lineage (INV-40)."""
         ...
 
     def event(self, batch: Batch, extra: Dict[str, bytes]) -> bytes:

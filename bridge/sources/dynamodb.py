@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bridge.mapping import SourceArn
 from bridge.record import Record
 from bridge.sources import Bound, Limits
 from bridge.sources.shards import StreamApi
@@ -15,6 +17,9 @@ from bridge.sources.streams import StreamSource
 if TYPE_CHECKING:
     from bridge.record import Span
 
+STREAM = re.compile(r"table/[a-zA-Z0-9_.-]{1,255}/stream/[\w:.-]{1,100}")
+"""The resource of the ARN of a table's stream."""
+
 
 class DynamoDBSource(StreamSource):
     """The source of one mapping of a table's stream."""
@@ -22,7 +27,9 @@ class DynamoDBSource(StreamSource):
     data_key = "dynamodb"
 
     @classmethod
-    def limits(cls, mapping_source: str) -> Limits:  # noqa: ARG003 - the same for all
+    def limits(cls, mapping_source: str) -> Limits:
+        if not STREAM.fullmatch(SourceArn.parse(mapping_source).resource):
+            raise ValueError("expected the ARN of a table's stream, …:table/NAME/stream/LABEL")
         return Limits("a DynamoDB stream", Bound(1, 10_000, 100), Bound(0, 300, 0))  # DDB-64
 
     async def _connect(self) -> StreamApi:

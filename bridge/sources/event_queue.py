@@ -18,8 +18,8 @@ import msgspec
 import structlog
 
 from bridge.errors import StateError, Throttled
-from bridge.event import LATEST, Event, Waiting
-from bridge.function import EventInvoke, Function
+from bridge.event import Event, Waiting
+from bridge.function import LATEST, EventInvoke, Function
 from bridge.lineage import new_trace
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class EventQueue:
         ):
             raise Throttled("Rate Exceeded.", code="TooManyRequestsException")
         now = time.time()
-        event = Event(request_id, function, payload, now, now, qualifier or LATEST, trace=trace or new_trace(now))
+        event = Event(request_id, function, payload, now, now, qualifier, trace=trace or new_trace(now))
         change = _Change(added=event, then=lambda: self._accepted(event), failed=lambda: self._refused(event))
         self._know(event.waiting)
         self._accepting[request_id] = change
@@ -122,8 +122,9 @@ class EventQueue:
 
     def settings(self, function: Function, qualifier: str) -> EventInvoke:
         """What is in force. The configuration's are those of the unqualified function (ASY-20)."""
-        configured = function.event_invoke if qualifier == LATEST else EventInvoke()
-        return self._settings.get((function.name, qualifier), configured)
+        key = qualifier or LATEST
+        configured = function.event_invoke if key == LATEST else EventInvoke()
+        return self._settings.get((function.name, key), configured)
 
     def line(self, function: str) -> Line:
         """The events of one function."""

@@ -13,8 +13,8 @@ import anyio.lowlevel
 import msgspec
 
 from bridge.errors import BridgeError
-from bridge.event import LATEST, Event
-from bridge.function import Function
+from bridge.event import Event
+from bridge.function import LATEST, Function
 from bridge.lineage import hops, lengthened
 from bridge.mapping import Mapping, SourceArn
 from bridge.pipeline.batcher import WindowOpens
@@ -25,6 +25,9 @@ from bridge.sources import Bound, Limits, Surroundings
 
 if TYPE_CHECKING:
     from bridge.sources.event_queue import EventQueue, Line
+
+RETRIES = 2  # ASY-4
+MAX_AGE = 21_600.0  # ASY-6
 
 
 def event_mapping(function: Function) -> Mapping:
@@ -44,7 +47,7 @@ class InvocationSource:
     window_opens: WindowOpens = "first record"
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None:
-        if surroundings.function is None or surroundings.events is None:
+        if surroundings.events is None:
             raise BridgeError(f"{mapping.name}: there is no queue of asynchronous events here")
         self._function: Function = surroundings.function
         self._events: EventQueue = surroundings.events
@@ -76,9 +79,9 @@ class InvocationSource:
         settings = self._events.settings(self._function, record.qualifier)
         return Policy(
             events=EventPolicy(
-                arn=f"{self._function.arn}:{record.qualifier or LATEST}",
-                retries=settings.retries,
-                max_age=settings.max_age,
+                arn=self._function.qualified(record.qualifier or LATEST),
+                retries=RETRIES if settings.retries is None else settings.retries,
+                max_age=MAX_AGE if settings.max_age is None else settings.max_age,
                 on_success=settings.on_success,
                 on_failure=settings.on_failure,
                 dead_letter=self._function.dead_letter,
@@ -88,6 +91,9 @@ class InvocationSource:
 
     def scaling(self) -> Scaling:
         return Scaling(falls=False)
+
+    def trace(self, batch: Batch) -> str:
+        return batch.records[0].trace
 
     def event(self, batch: Batch, extra: Dict[str, bytes]) -> bytes:  # noqa: ARG002 - there are no windows here
         return batch.records[0].json

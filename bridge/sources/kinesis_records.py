@@ -27,7 +27,7 @@ class Origin(NamedTuple):
     @classmethod
     def of(cls, mapping: Mapping, stream: SourceArn, surroundings: Surroundings) -> Origin:
         arn, function = mapping.source_arn, surroundings.function
-        account = SourceArn.parse(function.arn).account if function else arn.account
+        account = SourceArn.parse(function.arn).account
         role = mapping.aws.role_arn or f"arn:{arn.partition}:iam::{account}:role/{mapping.function}"
         return cls(str(arn), stream, role)
 

@@ -315,6 +315,9 @@ class MemorySource:
     def scaling(self) -> Scaling:
         return Scaling(most=self.mapping.maximum_concurrency or 1250, falls=not self.mapping.partial)
 
+    def trace(self, batch: Batch) -> str:
+        return batch.records[0].trace
+
     def event(self, batch: Batch, extra: Dict[str, bytes]) -> bytes:
         return records_event(batch, extra)
 

@@ -5,6 +5,7 @@ What happens with an open queue is in sqs_queue.py, which is imported when one i
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping as Dict
 from math import inf
 from types import TracebackType
@@ -14,8 +15,10 @@ import msgspec
 
 from bridge.errors import RemoteError
 from bridge.filtering import decode_body
+from bridge.lineage import hops, joined
 from bridge.mapping import Mapping
 from bridge.pipeline.batcher import WindowOpens
+from bridge.pipeline.events import MOST_HOPS
 from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.verdict import Policy
 from bridge.record import Batch, Record, Span
@@ -77,7 +80,7 @@ class SqsSource:
     def limits(cls, mapping_source: str) -> Limits:
         if mapping_source.endswith(".fifo"):
             return Limits("an SQS FIFO queue", Bound(1, 10, 10), Bound(0, 0, 0))  # SQS-58
-        return Limits("an SQS standard queue", Bound(1, 10_000, 10), Bound(0, 300, 0))  # SQS-10
+        return Limits("an SQS standard queue", Bound(1, 10_000, 10), Bound(0, 300, 0), windowless=10)  # SQS-10
 
     # Opening and closing.
 
@@ -172,8 +175,10 @@ class SqsSource:
         if self._partition:
             yield self._partition
 
-    def policy(self, batch: Batch) -> Policy:  # noqa: ARG002 - the same for all
-        return Policy(partial=self.mapping.partial)
+    def policy(self, batch: Batch) -> Policy:
+        arn = self.surroundings.function.arn
+        circling = tuple(it for it in batch.records if it.trace and hops(it.trace, arn) >= MOST_HOPS)  # SQS-36
+        return Policy(partial=self.mapping.partial, circling=circling)
 
     def scaling(self) -> Scaling:
         """Provisioned mode (SQS-18), MaximumConcurrency (SQS-16) or the default (SQS-15). Of a FIFO queue the groups
@@ -195,6 +200,9 @@ class SqsSource:
             scaling = Scaling(idle=1, first=min(5, most), most=most, growth=300, falls=falls)
         self._scaling = scaling
         return scaling
+
+    def trace(self, batch: Batch) -> str:
+        return joined([record.trace for record in batch.records], self.surroundings.function.arn, time.time())
 
     def event(self, batch: Batch, extra: Dict[str, bytes]) -> bytes:
         return records_event(batch, extra)

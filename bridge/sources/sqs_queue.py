@@ -242,6 +242,7 @@ class SqsPartition:
             deliveries=deliveries,
             held_until=receipt.hidden_until,
             receipt=receipt,
+            trace=attributes.get("AWSTraceHeader", ""),
         )
 
     # Settling.

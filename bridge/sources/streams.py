@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Mapping as Dict, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import structlog
-
 from bridge.errors import BridgeError, NotFound, ServiceFault
 from bridge.mapping import Mapping, StreamOptions
 from bridge.pipeline.batcher import WindowOpens
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 ORPHAN_LOOK = 0.5
 """Seconds after the end of a shard without known children until its stream is looked at again; then twice as many."""
 
-log = structlog.get_logger()
-
 
 class StreamSource:
     """The source of one mapping of a stream. What is the service's own is in ``_connect`` and in the records."""
@@ -44,11 +40,12 @@ class StreamSource:
     window_opens: WindowOpens = "after invocation"
 
     def __init__(self, mapping: Mapping, surroundings: Surroundings) -> None:
+        import structlog  # the configuration imports this module for its limits alone
+
         self.mapping, self.surroundings = mapping, surroundings
         self.options = mapping.stream or StreamOptions()
-        self._log = log.bind(mapping=mapping.name, source_arn=str(mapping.source_arn))
-        function = surroundings.function
-        self._policy = stream_policy(mapping, function.arn if function else mapping.function)
+        self._log = structlog.get_logger().bind(mapping=mapping.name, source_arn=str(mapping.source_arn))
+        self._policy = stream_policy(mapping, surroundings.function.arn)
         self._api: StreamApi | None = None
         self._lineage = Lineage({})
         self._open: dict[str, OpenShard] = {}
@@ -298,6 +295,9 @@ class StreamSource:
     def scaling(self) -> Scaling:
         """One runner for each lane, so that its order holds (KIN-36, KIN-50)."""
         return Scaling(idle=1, first=1, most=1, growth=0, falls=False)
+
+    def trace(self, batch: Batch) -> str:  # noqa: ARG002 - records of streams carry none (INV-40)
+        return ""
 
     def event(self, batch: Batch, extra: Dict[str, bytes]) -> bytes:
         return records_event(batch, extra)

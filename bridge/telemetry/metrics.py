@@ -213,7 +213,7 @@ class _FunctionFamilies:
         )
         self.recursive_dropped = Counter(
             "bridge_recursive_dropped_total",
-            "Asynchronous events given up because their chain ran in a circle (RecursiveInvocationsDropped).",
+            "Events that were not invoked because their chain ran in a circle (RecursiveInvocationsDropped).",
             FUNCTION,
             registry=registry,
         )
@@ -367,7 +367,11 @@ class FunctionMeter(Meter):
         """An asynchronous event was given up."""
         self._events_dropped[condition].inc()
         if condition == "RecursiveInvocationTerminated":
-            self._recursive_dropped.inc()
+            self.recursion_stopped(1)
+
+    def recursion_stopped(self, events: int) -> None:
+        """Events were not invoked, for their chain ran in a circle (INV-41)."""
+        self._recursive_dropped.inc(events)
 
     def delivery_failure(self, condition: Condition | StreamCondition) -> None:
         """A destination did not take a record; the record is lost (DST-4)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import boto3
@@ -13,8 +14,8 @@ from tests.servers import ACCOUNT, REGION
 
 
 def client(url: str, key: str = ACCOUNT, secret: str = "secret", **options: Any) -> Any:
-    """A Lambda client for a daemon's API."""
-    return boto3.client(
+    """A Lambda client for a daemon's API. Payloads are read at once: one that nobody reads keeps its connection."""
+    made = boto3.client(
         "lambda",
         endpoint_url=url,
         region_name=REGION,
@@ -22,6 +23,13 @@ def client(url: str, key: str = ACCOUNT, secret: str = "secret", **options: Any)
         aws_secret_access_key=secret,
         config=Config(retries={"total_max_attempts": 1}, parameter_validation=False, **options),
     )
+    made.meta.events.register("after-call.lambda.Invoke", _read_payload)
+    return made
+
+
+def _read_payload(parsed: dict[str, Any], **_: Any) -> None:
+    if "Payload" in parsed:
+        parsed["Payload"] = BytesIO(parsed["Payload"].read())
 
 
 def refused(call: Any, **parameters: Any) -> tuple[str, int, str]:

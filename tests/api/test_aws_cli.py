@@ -34,6 +34,10 @@ EVENT_CONFIG = f"""aws lambda put-function-event-invoke-config --function-name m
 CONCURRENCY = (
     """aws lambda put-function-concurrency --function-name my-api-handler --reserved-concurrent-executions 0"""
 )
+PROVISIONED = (
+    "aws lambda put-provisioned-concurrency-config --function-name my-api-handler --qualifier prod"
+    " --provisioned-concurrent-executions 10"
+)
 
 
 class Shell:
@@ -76,8 +80,15 @@ def shell(tmp_path_factory: pytest.TempPathFactory, roto_server: Server) -> Iter
     folder = tmp_path_factory.mktemp("cli")
     roto_server.queue(name="my-queue", VisibilityTimeout="5")
     site = api_site(folder, roto_server)
-    for name in ("my-function", "my-worker", "my-processor", "my-api-handler"):
-        site.config["functions"][name] = site.config["functions"]["worker"]
+    worker = site.config["functions"]["worker"]
+    for name in ("my-function", "my-worker", "my-processor"):
+        site.config["functions"][name] = worker
+    site.config["functions"]["my-api-handler"] = {
+        **worker,
+        "max_environments": 10,
+        "versions": {"1": {"CodeUri": worker["CodeUri"]}},
+        "aliases": {"prod": {"FunctionVersion": "1"}},
+    }
     with site.running() as bridge:
         yield Shell(folder, api_url(bridge)), bridge
 
@@ -107,6 +118,22 @@ def test_mappings(shell: tuple[Shell, Bridge]) -> None:
     assert [it["UUID"] for it in listed] == [each]
     assert aws(f"aws lambda get-event-source-mapping --uuid {each}")["State"] == "Enabled"
     assert aws(f"aws lambda delete-event-source-mapping --uuid {each}")["State"] == "Deleting"
+
+
+def test_provisioned_concurrency(shell: tuple[Shell, Bridge]) -> None:
+    aws, bridge = shell
+    put = aws(PROVISIONED)
+    assert (put["RequestedProvisionedConcurrentExecutions"], put["Status"]) == (10, "IN_PROGRESS")
+    name = "--function-name my-api-handler"
+    get = f"aws lambda get-provisioned-concurrency-config {name} --qualifier prod"
+    ready = eventually(lambda: (now := aws(get))["Status"] == "READY" and now, every=1.0)
+    assert ready["AllocatedProvisionedConcurrentExecutions"] == 10
+    assert [it.idle for it in bridge.state().functions if it.name == "my-api-handler"] == [10]
+    (listed,) = aws(f"aws lambda list-provisioned-concurrency-configs {name}")["ProvisionedConcurrencyConfigs"]
+    assert listed.pop("FunctionArn").endswith(":function:my-api-handler:prod")
+    assert listed == ready
+    assert aws(f"aws lambda delete-provisioned-concurrency-config {name} --qualifier prod") is None
+    assert aws(f"aws lambda list-provisioned-concurrency-configs {name}") == {"ProvisionedConcurrencyConfigs": []}
 
 
 def test_settings(shell: tuple[Shell, Bridge]) -> None:

@@ -88,7 +88,7 @@ async def test_202_comes_only_when_it_is_on_disk() -> None:  # ASY-1, ASY-2, INV
     [(status, body, headers)] = answers
     assert (status, body) == (202, b"")
     assert "X-Amz-Executed-Version" not in headers
-    assert daemon.queue.accepted == [("worker", "", b'{"a": 1}', headers["x-amzn-RequestId"])]
+    assert daemon.queue.accepted == [("worker", "$LATEST", b'{"a": 1}', headers["x-amzn-RequestId"])]
     assert daemon.queue.trace == "Root=1-2-3"
 
 

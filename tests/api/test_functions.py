@@ -154,10 +154,7 @@ def test_event_invoke_config_refusals(api: Any) -> None:  # ASY-23
     api.delete_function_event_invoke_config(FunctionName="worker")
 
 
-def test_provisioned_concurrency_is_not_there(api: Any) -> None:
-    name, status, message = refused(
-        api.put_provisioned_concurrency_config,
-        FunctionName="worker", Qualifier="prod", ProvisionedConcurrentExecutions=1,
-    )  # fmt: skip
+def test_what_is_not_there(api: Any) -> None:
+    name, status, message = refused(api.publish_version, FunctionName="worker")
     assert (name, status) == ("UnknownOperationException", 404)
     assert "is no operation of this API; served are: Invoke, " in message

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from bridge.lineage import lengthened
 from tests.api.lambda_client import refused
 from tests.e2e.harness import Bridge, Site, eventually
 
@@ -215,11 +216,30 @@ def test_broken_constraints(api: Any, options: dict[str, str], text: str) -> Non
     assert refused(api.invoke, FunctionName="worker", **options) == ("ValidationException", 400, text)
 
 
-def test_a_client_context_is_refused(api: Any) -> None:  # INV-2: not implemented, and not passed over
-    assert refused(api.invoke, FunctionName="worker", ClientContext="e30=")[:2] == (
-        "InvalidParameterValueException",
-        400,
-    )
+def test_a_chain_that_runs_in_a_circle(api: Any) -> None:  # INV-40, INV-41
+    arn = api.get_function_configuration(FunctionName="worker")["FunctionArn"]
+    trace = "Root=1-5759e988-bd862e3fe1be46a994272793"
+    for hop in range(17):
+        api.meta.events.register("before-sign.lambda.Invoke", with_trace := traced(trace))
+        try:
+            if hop < 16:
+                assert api.invoke(FunctionName="worker")["StatusCode"] == 200
+            else:
+                name, status, message = refused(api.invoke, FunctionName="worker")
+                assert (name, status) == ("RecursiveInvocationException", 400)
+                assert "recursive loop" in message
+        finally:
+            api.meta.events.unregister("before-sign.lambda.Invoke", with_trace)
+        trace = lengthened(trace, arn)
+
+
+def traced(trace: str) -> Any:
+    """As the SDK on Lambda does it: the header of whoever calls goes on."""
+
+    def add(request: Any, **_: Any) -> None:
+        request.headers["X-Amzn-Trace-Id"] = trace
+
+    return add
 
 
 def test_a_stop_lets_invocations_end(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_every_problem_is_a_line_and_nothing_is_ok(tmp_path: Path, capsys: pytes
         ("state: ${NOWHERE_SET}", "bridge.yaml:1: state: the environment variable NOWHERE_SET is not set"),
         (mapped().replace("FunctionName: worker", "FunctionName: w"), "bridge.yaml:2: mappings.orders.FunctionName: "),
         (
-            mapped(queue="arn:aws:kinesis:r:123456789012:stream/s"),
+            mapped(queue="arn:aws:kafka:r:123456789012:cluster/c/u"),
             "bridge.yaml:2: mappings.orders.EventSourceArn: unsupp",
         ),
         (

@@ -28,7 +28,7 @@ def destination(name: str, arn: str) -> str:
 
 def test_defaults_are_those_of_aws(tmp_path: Path) -> None:  # ASY-4, ASY-6
     function = worker(tmp_path, "")
-    assert function.event_invoke == EventInvoke(retries=2, max_age=21_600, on_success="", on_failure="")
+    assert function.event_invoke == EventInvoke()
     assert function.dead_letter == ""
 
 

@@ -76,15 +76,6 @@ def test_what_is_wrong_is_said(tmp_path: Path, options: str, part: str) -> None:
     assert problem(tmp_path, one(options)).startswith(f"bridge.yaml:1: functions.worker.{part}")
 
 
-@pytest.mark.parametrize(
-    "option",
-    ["versions: {}", "aliases: {}"],
-)  # fmt: skip
-def test_what_comes_later_says_so(tmp_path: Path, option: str) -> None:
-    key = option.partition(":")[0]
-    assert problem(tmp_path, one(option)) == f"bridge.yaml:1: functions.worker.{key}: not implemented yet; remove it"
-
-
 def test_logging(tmp_path: Path) -> None:  # RT-55
     assert worker(tmp_path, one()).logging == Logging()
     text = "LoggingConfig: {LogFormat: JSON, ApplicationLogLevel: TRACE, SystemLogLevel: WARN, LogGroup: /a/b}"
@@ -101,8 +92,8 @@ def test_levels_need_json(tmp_path: Path, key: str) -> None:  # RT-55
     assert problem(tmp_path, one(f"LoggingConfig: {{{key}: INFO}}")) == expected
 
 
-def test_what_comes_later_may_be_switched_off(tmp_path: Path) -> None:
-    assert worker(tmp_path, one("url: null, versions: off")).kind == "python"
+def test_null_asks_for_nothing(tmp_path: Path) -> None:
+    assert worker(tmp_path, one("url: null, versions: null")).kind == "python"
 
 
 def test_code_is_reloaded_where_it_is_developed(tmp_path: Path) -> None:

@@ -203,9 +203,9 @@ class TestFunctionNames:
         [
             ("FunctionName: wroker", 'FunctionName: Function does not exist: "wroker" is not among'),  # ESM-12
             ("FunctionName: wroker", '; did you mean "worker"?'),
-            ("FunctionName: 'worker:1'", "FunctionName: versions and aliases are not implemented yet; write worker"),
-            ("FunctionName: 'worker:live'", "FunctionName: versions and aliases are not implemented yet"),
-            ("FunctionName: 'arn:aws:lambda:eu-west-1:123456789012:function:worker:7'", "not implemented yet"),
+            ("FunctionName: 'worker:1'", "FunctionName: Function does not exist: worker has no version or alias"),
+            ("FunctionName: 'worker:live'", 'no version or alias "live"; known are: $LATEST'),
+            ("FunctionName: 'arn:aws:lambda:eu-west-1:123456789012:function:worker:7'", 'no version or alias "7"'),
             ("FunctionName: 'a b'", '"a b" is no function; expected a name'),
             ("FunctionName: 'arn:aws:sqs:eu-west-1:123456789012:worker'", "is no function"),
             ("FunctionName: worker, FunctionArn: 'function:other'", "FunctionArn: Function does not exist"),
@@ -229,11 +229,6 @@ class TestSources:
     @pytest.mark.parametrize(
         ("arn", "part"),
         [
-            ("arn:aws:kinesis:eu-west-1:123456789012:stream/x", "event sources of kinesis are not implemented yet"),
-            (
-                "arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/s",
-                "event sources of dynamodb are not implemented yet",
-            ),
             ("arn:aws:kafka:eu-west-1:123456789012:cluster/c/u", "event sources of kafka are not implemented yet"),
             ("arn:aws:sns:eu-west-1:123456789012:topic", "sns is no event source"),
         ],
@@ -411,7 +406,7 @@ class TestPasted:
             text = json.dumps({**answer, "UUID": UUID_4}).replace("<partition>", "aws").replace("<region>", "us-east-1")
             filled = json.loads(text.replace("<resource:3>", "worker").replace("<resource:1>", "queue"))
             if not filled["FunctionArn"].endswith((":worker", ":worker:$LATEST")):
-                assert "versions and aliases" in " ".join(problems(tmp_path, self.pasted(filled)))
+                assert "worker has no version or alias" in " ".join(problems(tmp_path, self.pasted(filled)))
                 continue
             mapping = settings(tmp_path, self.pasted(filled)).mappings["orders"]
             assert mapping.batch_size == answer["BatchSize"]
@@ -454,7 +449,7 @@ class TestAws:
         text = mapped("aws: {region: us-east-1}")
         assert settings(tmp_path, text).mappings["orders"].aws.region == "us-east-1"
         assert any(
-            "mappings.orders.aws.region: the queue is asked for in us-east-1" in line
+            "mappings.orders.aws.region: the source is asked for in us-east-1" in line
             for line in warnings(tmp_path, text)
         )
 

@@ -23,6 +23,11 @@ from tests.conftest import missing
 CONFIG = Path(__file__).parents[2] / "config"
 EXAMPLE = CONFIG / "bridge.example.yaml"
 EXAMPLES = sorted((CONFIG / "examples").glob("*.yaml"))
+STREAM_KEYS = {
+    "StartingPosition", "StartingPositionTimestamp", "ParallelizationFactor", "MaximumRetryAttempts",
+    "MaximumRecordAgeInSeconds", "BisectBatchOnFunctionError", "TumblingWindowInSeconds", "on_delivery_failure",
+    "DestinationConfig", "kpl_deaggregation",
+}  # fmt: skip
 ENVIRON = {**HOME, "BRIDGE_ADMIN_TOKEN": "secret"}
 
 
@@ -83,7 +88,9 @@ class TestSchema:
             "mappings: {m: {FunctionName: f}}", "mappings: {m: {EventSourceArn: a}}",
             "mappings: {m: {FunctionName: f, EventSourceArn: a, BatchSize: 10001}}",
             "mappings: {m: {FunctionName: f, EventSourceArn: a, ScalingConfig: {MaximumConcurrency: 1}}}",
-            "mappings: {m: {FunctionName: f, EventSourceArn: a, StartingPosition: LATEST}}",
+            "mappings: {m: {FunctionName: f, EventSourceArn: a, StartingPosition: OLDEST}}",
+            "mappings: {m: {FunctionName: f, EventSourceArn: a, ParallelizationFactor: 11}}",
+            "mappings: {m: {FunctionName: f, EventSourceArn: a, on_delivery_failure: wait}}",
         ],
     )  # fmt: skip
     def test_what_is_wrong_does_not(self, validator: Any, text: str) -> None:
@@ -135,6 +142,17 @@ class TestExample:
                 text = re.sub(r"^    (Runtime|Handler|CodeUri):.*", "", text, flags=re.MULTILINE)
             if key in ("headers", "verify", "ca_file"):
                 text = text.replace("    # url: http:", "    url: https:")
+            if key == "aliases":
+                text = text.replace("# versions:", "versions:")
+            if key in STREAM_KEYS:  # on a mapping of a stream
+                start = "AT_TIMESTAMP" if key == "StartingPositionTimestamp" else "LATEST"
+                besides = "" if key == "StartingPosition" else f"    StartingPosition: {start}\n"
+                told = "    DestinationConfig: {OnFailure: {Destination: 'arn:aws:s3:::given-up'}}\n"
+                besides += told if key == "on_delivery_failure" else ""
+                text = text.replace(
+                    "    EventSourceArn: arn:aws:sqs:eu-west-1:123456789012:my-queue\n",
+                    f"    EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/clicks\n{besides}",
+                )
             if bare.strip().startswith("BatchSize: 100"):
                 text = text.replace("# MaximumBatchingWindowInSeconds", "MaximumBatchingWindowInSeconds")
             file = tmp_path / "bridge.yaml"
@@ -168,5 +186,16 @@ class TestSmallExamples:
         assert loaded["admin-token"].admin_token == "secret"
         assert loaded["pasted-from-aws"].notices
         assert loaded["minimal"].mappings
+        streams = {file: mapping.stream for file, it in loaded.items() for mapping in it.mappings.values()}
+        bisect, windows, lanes = streams["bisect"], streams["tumbling-window"], streams["parallelization"]
+        assert bisect
+        assert (bisect.bisect, bisect.block) == (True, True)
+        assert windows
+        assert windows.tumbling_window == 60
+        assert lanes
+        assert (lanes.lanes, lanes.starting_timestamp) == (4, 1768469400)
+        assert loaded["kinesis"].mappings["clicks"].source == "kinesis"
+        assert loaded["dynamodb"].mappings["new-users"].source == "dynamodb"
+        assert "/consumer/" in loaded["fan-out"].mappings["clicks"].source_arn.resource
         functions = loaded["functions-elsewhere"].functions
         assert [function.kind for function in functions.values()] == ["url", "url", "lambda"]

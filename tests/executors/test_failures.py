@@ -82,7 +82,7 @@ def test_the_report_line() -> None:  # RT-50, RT-51, RT-52
 
 def test_the_tail_is_bounded_while_it_grows() -> None:  # INV-30
     told: list[str] = []
-    tail = LogTail(Logging(), told.append)
+    tail = LogTail(Logging(), "$LATEST", told.append)
     tail.begin("id-1")
     for number in range(100_000):
         tail.write(b"line %d\n" % number)
@@ -107,7 +107,7 @@ def test_the_tail_is_bounded_while_it_grows() -> None:  # INV-30
 )
 def test_the_platforms_lines_as_json(level: str, report: Report, types: list[str]) -> None:  # RT-54, RT-55
     told: list[str] = []
-    tail = LogTail(Logging(json=True, system=level), told.append)
+    tail = LogTail(Logging(json=True, system=level), "$LATEST", told.append)
     tail.begin("id-1")
     tail.write(b"between")
     text = tail.end(report)
@@ -120,7 +120,7 @@ def test_the_platforms_lines_as_json(level: str, report: Report, types: list[str
 
 def test_the_report_as_json() -> None:  # RT-54
     told: list[str] = []
-    tail = LogTail(Logging(json=True), told.append)
+    tail = LogTail(Logging(json=True), "$LATEST", told.append)
     tail.begin("id-1")
     tail.end(Report(0.00301, 0.1101, 128, 36 << 20, "failure", "Runtime.ExitError"))
     assert json.loads(told[-1])["record"] == {

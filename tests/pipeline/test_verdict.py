@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bridge.invocation import Failed, FailureKind, Outcome, Succeeded
-from bridge.pipeline.decide import LONGEST_DEFERRAL, decide
+from bridge.pipeline.decide import LONGEST_DEFERRAL, admit, decide
 from bridge.pipeline.verdict import Now, Policy, Verdict
 from bridge.record import Batch
 from tests.records import record
@@ -38,6 +38,17 @@ def failures(*names: str) -> dict[str, object]:
 def test_success_deletes_all_whatever_was_answered() -> None:  # SQS-30
     work = batch("a", "b")
     assert decide(work, succeeded(failures("a")), Policy(partial=False), NOW) == Verdict(done=work.records)
+
+
+def test_what_runs_in_a_circle_fails_and_the_rest_goes_on() -> None:  # SQS-36
+    work = batch("a", "b", "c")
+    first, second, third = work.records
+    verdict = admit(work, Policy(circling=(second,)), NOW)
+    assert verdict is not None
+    assert (verdict.failed, verdict.done, verdict.delay) == ((second,), (), 0.0)
+    assert [again.records for again in verdict.retry] == [(first, third)]
+    assert admit(work, Policy(circling=work.records), NOW) == Verdict(failed=work.records)
+    assert admit(work, Policy(), NOW) is None
 
 
 @pytest.mark.parametrize("kind", ["function", "timeout", "exit"])

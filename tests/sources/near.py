@@ -10,6 +10,7 @@ from bridge.sources import Surroundings
 from bridge.sources.sqs import SqsSource
 from bridge.telemetry.metrics import Metrics
 from tests.sources.faulty_sqs import FaultySqs, LocalAws
+from tests.world import function
 
 
 class Near:
@@ -30,6 +31,7 @@ class Near:
             meter=self.metrics.mapping_meter("orders", "sqs", "worker"),
             timeout=self._timeout,
             trouble=self.told.append,
+            function=function(),
         )
 
     def counted(self, name: str, **labels: str) -> float:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64decode
 from collections.abc import Sequence
 from typing import Any
+
+import anyio
 
 from bridge.function import Function
 from bridge.mapping import Mapping, SourceArn, StreamOptions
 from bridge.record import Record
 from bridge.sources import Surroundings
+from bridge.sources.dynamodb import DynamoDBSource
 from bridge.sources.kinesis import KinesisSource
 from bridge.telemetry.metrics import Metrics
 from tests.positions import RememberedPositions
 from tests.sources.faulty_kinesis import FaultyKinesis
 from tests.sources.faulty_streams import LocalStreams
+from tests.sources.faulty_table import FaultyTable
 
 FUNCTION = Function(name="worker", arn="arn:aws:lambda:eu-west-1:210987654321:function:worker", kind="memory")
 
 
 class NearStream:
     """A mapping's surroundings, which write down what the source says, counts and stores."""
+
+    kind = "kinesis"
 
     def __init__(self, aws: Any = None) -> None:
         self.metrics = Metrics()
@@ -39,7 +46,7 @@ class NearStream:
     def surroundings(self) -> Surroundings:
         return Surroundings(
             aws=self.aws,
-            meter=self.metrics.mapping_meter("orders", "kinesis", "worker"),
+            meter=self.metrics.mapping_meter("orders", self.kind, "worker"),
             timeout=3.0,
             trouble=self.told.append,
             function=FUNCTION,
@@ -48,13 +55,18 @@ class NearStream:
 
     def counted(self, name: str, **labels: str) -> float:
         """The value of one series of ``bridge_esm_...``; 0 while there is none."""
-        base = {"mapping": "orders", "source": "kinesis", "function": "worker"}
+        base = {"mapping": "orders", "source": self.kind, "function": "worker"}
         return self.metrics.registry.get_sample_value(f"bridge_esm_{name}", {**base, **labels}) or 0.0
 
 
 def data_of(records: Sequence[Record]) -> list[str]:
     """What was put into a Kinesis stream."""
     return [b64decode(json.loads(record.json)["kinesis"]["data"]).decode() for record in records]
+
+
+def items_of(records: Sequence[Record]) -> list[str]:
+    """What was put into a table."""
+    return [json.loads(record.json)["dynamodb"]["NewImage"]["body"]["S"] for record in records]
 
 
 class LocalKinesis(NearStream):
@@ -81,3 +93,38 @@ class LocalKinesis(NearStream):
 
     async def vanish(self) -> None:
         self.stream.there = False
+
+    async def moment(self) -> float:
+        await anyio.sleep(1)
+        return time.time()
+
+
+class LocalTable(NearStream):
+    """Likewise, of a table's stream."""
+
+    kind = "dynamodb"
+
+    def __init__(self, stream: FaultyTable) -> None:
+        super().__init__(LocalStreams(stream))
+        self.stream = stream
+
+    async def put(self, *bodies: str, key: str = "") -> Sequence[str]:
+        return [self.stream.put(key or body, body) for body in bodies]
+
+    def source(self, **options: Any) -> DynamoDBSource:
+        return DynamoDBSource(self.mapping(self.stream.arn, **options), self.surroundings())
+
+    def bodies(self, records: Sequence[Record]) -> list[str]:
+        return items_of(records)
+
+    async def split(self) -> None:
+        self.stream.split(self.stream.open[0])
+
+    async def merge(self) -> None:
+        raise NotImplementedError  # DDB-3
+
+    async def vanish(self) -> None:
+        self.stream.there = False
+
+    async def moment(self) -> float:
+        raise NotImplementedError  # DDB-7

@@ -305,6 +305,9 @@ class MortalExecutor:
     def environments(self) -> Environments:
         return Environments(busy=self.running)
 
+    def provision(self, count: int) -> None:
+        raise ValueError("it has no environments")
+
     async def invoke(self, invocation: Invocation) -> Outcome:
         world = self._world
         event = json.loads(invocation.payload)

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from bridge import __version__
 from bridge.snapshot import FunctionView, MappingView, Snapshot
 from bridge.telemetry.metrics import MOST_CODES, STATES, MappingMeter, Metrics
+from bridge.telemetry.stream_metrics import StreamMeter
 
 SPEC = (Path(__file__).parents[1] / "spec" / "metrics.md").read_text()
 OURS = {
@@ -32,7 +33,9 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def meter(metrics: Metrics) -> MappingMeter:
-    return metrics.mapping_meter("orders", "sqs", "worker")
+    made = metrics.mapping_meter("orders", "sqs", "worker")
+    assert isinstance(made.stream, StreamMeter)  # there from now on
+    return made
 
 
 def families(metrics: Metrics) -> Iterator[Metric]:
@@ -82,7 +85,7 @@ def test_buckets_reach_from_a_millisecond_to_900_seconds(metrics: Metrics, meter
             assert min(bounds) == 0.001
             assert 900.0 in bounds
             seen += 1
-    assert seen == 4
+    assert seen == 5
 
 
 def test_all_series_of_a_mapping_start_at_zero(metrics: Metrics, meter: MappingMeter) -> None:

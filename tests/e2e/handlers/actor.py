@@ -1,4 +1,6 @@
-"""The handler of the end-to-end tests: does what the bodies of its messages say, and keeps a journal of it.
+"""The handlers of the end-to-end tests: they do what their records say, and keep a journal of it.
+
+``handler`` takes messages of queues.
 
 A body is a JSON object, or a text that asks for nothing. Its keys, all optional; the records of a batch come in order:
 
@@ -11,10 +13,19 @@ A body is a JSON object, or a text that asks for nothing. Its keys, all optional
     fails   true: with ``PARTIAL`` set the answer names the message, else the handler raises at its end
     answer  what the handler answers; ``$1``, ``$2`` … in its strings stand for the ids of the batch
     raw     the same, as a text that need not be JSON
+
+``stream`` takes records of streams: the data of a Kinesis record, or the attribute ``order`` of a new image, is such an
+object, with the keys
+
+    sleep   seconds until the next one
+    raises  true: the handler raises; a path: it does as long as something is there
+    fails   true: the answer names the record, and those after it are not looked at
+    raw     what the handler answers at its end, as a text that need not be JSON
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -22,12 +33,18 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:
     with journal(event, context):
         return act(event["Records"])
+
+
+def stream(event: dict[str, Any], context: Any) -> Any:
+    with journal(event, context):
+        return follow(event["Records"])
 
 
 @contextmanager
@@ -89,6 +106,37 @@ def fill(answer: Any, ids: list[str]) -> Any:
         return answer
     text = re.sub(r"\$(\d+)", lambda found: ids[int(found[1]) - 1], json.dumps(answer))
     return json.loads(text)
+
+
+def follow(records: list[dict[str, Any]]) -> Any:
+    answer: Any = None
+    for record in records:
+        order = ordered(record)
+        time.sleep(order.get("sleep", 0))
+        raises = order.get("raises")
+        if raises is True or (raises and Path(raises).exists()):
+            raise ValueError(f"told to raise by {number(record)}")
+        if order.get("fails"):
+            return {"batchItemFailures": [{"itemIdentifier": number(record)}]}
+        answer = order["raw"].encode() if "raw" in order else answer
+    return answer
+
+
+def number(record: dict[str, Any]) -> str:
+    """Its sequence number."""
+    return str(record["kinesis"]["sequenceNumber"] if "kinesis" in record else record["dynamodb"]["SequenceNumber"])
+
+
+def ordered(record: dict[str, Any]) -> dict[str, Any]:
+    """What a record asks for."""
+    try:
+        if "kinesis" in record:
+            order = json.loads(base64.b64decode(record["kinesis"]["data"]))
+        else:
+            order = json.loads(record["dynamodb"]["NewImage"]["order"]["S"])
+    except (ValueError, KeyError):
+        return {}
+    return order if isinstance(order, dict) else {}
 
 
 def write(line: dict[str, Any]) -> None:

@@ -1,0 +1,113 @@
+"""The sources of streams on servers of unrelated makers and, with the clock owned, on streams in the test's own loop:
+all of them pass the contract."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bridge.aws import Aws
+from tests.clock import SKIPPING, owned_wall
+from tests.contracts.stream import StreamContract
+from tests.servers import Server
+from tests.sources.faulty_kinesis import FaultyKinesis
+from tests.sources.faulty_table import FaultyTable
+from tests.sources.near_streams import LocalKinesis, LocalTable
+from tests.sources.served_streams import ServedKinesis, ServedTable
+
+pytestmark = pytest.mark.anyio
+__all__ = ["owned_wall"]
+
+
+@pytest.mark.usefixtures("owned_wall")
+class LocalContract(StreamContract):
+    @pytest.fixture
+    def anyio_backend(self) -> tuple[str, dict[str, Any]]:
+        return SKIPPING
+
+
+class TestKinesisInTheOwnLoop(LocalContract):
+    @pytest.fixture
+    def broker(self) -> LocalKinesis:
+        return LocalKinesis(FaultyKinesis(shards=2))
+
+
+class TestSmallNumbersInTheOwnLoop(LocalContract):
+    """KIN-112 to KIN-114: like a server that many test with."""
+
+    @pytest.fixture
+    def broker(self) -> LocalKinesis:
+        stream = FaultyKinesis(shards=2, small_numbers=True)
+        stream.never_ends = stream.hides_children = stream.ignores_filters = True
+        return LocalKinesis(stream)
+
+
+class TestTablesInTheOwnLoop(LocalContract):
+    times = False
+    merges = False
+
+    @pytest.fixture
+    def broker(self) -> LocalTable:
+        return LocalTable(FaultyTable(shards=2))
+
+
+class ServedContract(StreamContract):
+    @pytest.fixture
+    async def aws(self, aws_keys: None) -> AsyncIterator[Aws]:
+        async with Aws() as aws:
+            yield aws
+
+    @pytest.fixture
+    def server(self) -> Server:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def broker(self, server: Server, aws: Aws) -> Any:
+        return ServedKinesis(server, aws)
+
+
+class TestKinesisOnKinesalite(ServedContract):
+    @pytest.fixture
+    def server(self, kinesalite_server: Server) -> Server:
+        return kinesalite_server
+
+
+class TestKinesisOnKinesisLocal(ServedContract):
+    @pytest.fixture
+    def server(self, kinesis_local_server: Server) -> Server:
+        return kinesis_local_server
+
+
+class TestKinesisOnMinistack(ServedContract):
+    reshards = False  # it forgets a parent when it is split
+
+    @pytest.fixture
+    def server(self, ministack_server: Server) -> Server:
+        return ministack_server
+
+
+class ServedTables(ServedContract):
+    shards = 1
+    times = False
+    reshards = False  # none can be told to
+
+    @pytest.fixture
+    def broker(self, server: Server, aws: Aws) -> ServedTable:
+        return ServedTable(server, aws)
+
+
+class TestTablesOnMinistack(ServedTables):
+    @pytest.fixture
+    def server(self, ministack_server: Server) -> Server:
+        return ministack_server
+
+
+class TestTablesOnDynamoDBLocal(ServedTables):
+    coarse = 60.0
+    forgets = False  # DDB-10: its shards have ended
+
+    @pytest.fixture
+    def server(self, dynamodb_local_server: Server) -> Server:
+        return dynamodb_local_server
