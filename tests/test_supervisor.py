@@ -160,6 +160,33 @@ async def test_a_poller_that_stands_still_is_replaced_with_fresh_clients(monkeyp
         assert StuckOnce.opened == 2
 
 
+class NeverOpensAgain(MemorySource):
+    """Once it was open, it never gets so far again."""
+
+    opened = 0
+
+    async def __aenter__(self) -> NeverOpensAgain:
+        type(self).opened += 1
+        if type(self).opened > 1:
+            await anyio.sleep_forever()
+        await super().__aenter__()
+        return self
+
+
+async def test_a_mapping_that_fell_and_opens_again_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES, "memory", "tests.test_supervisor:NeverOpensAgain")
+    NeverOpensAgain.opened = 0
+    queue = MemoryQueue("q")
+    async with world() as w:
+        w.serve(fine)
+        await w.add(mapping(queue))
+        await w.until(lambda: w.view("q").ready, within=2)
+        queue.fail(AccessDenied("not today"))
+        await w.until(lambda: NeverOpensAgain.opened == 2, within=60)
+        with anyio.fail_after(1):
+            await w.supervisor.remove("q")
+
+
 async def test_a_long_invocation_is_no_stall() -> None:
     queue = MemoryQueue("q", visibility=1000)
     async with world() as w:

@@ -176,8 +176,7 @@ class Ledger:
         return [
             entry.order
             for entry in self.entries.values()
-            if entry.order not in self.done
-            or (self._windowed and not entry.filtered and entry.order not in counted)
+            if entry.order not in self.done or (self._windowed and not entry.filtered and entry.order not in counted)
         ]
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import chain
 from math import inf
 from typing import Any, Literal, NamedTuple
 
@@ -92,7 +93,12 @@ def plan(seed: int) -> Plan:
         ),
         fates=_fates(dice, records, retries),
         acts=sorted(
-            (*_puts(dice, length, records), *_shapes(dice, length, kind), *_faults(dice, length), *_deaths(dice, length)),
+            (
+                *_puts(dice, length, records),
+                *_shapes(dice, length, kind),
+                *_faults(dice, length),
+                *_deaths(dice, length),
+            ),
             key=lambda act: act.at,
         ),
         shape=_shape(dice, kind),
@@ -100,6 +106,11 @@ def plan(seed: int) -> Plan:
         slow_store=dice.choice((0.0, 0.0, 0.1, 2.0)),
         filtered=dice.random() < 0.2,
     )
+
+
+def _acts(dice: random.Random, length: float, records: int, kind: str) -> list[Act]:
+    kinds = _puts(dice, length, records), _shapes(dice, length, kind), _faults(dice, length), _deaths(dice, length)
+    return sorted(chain(*kinds), key=lambda act: act.at)
 
 
 def _fates(dice: random.Random, records: int, retries: float) -> dict[int, float]:
