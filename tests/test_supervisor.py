@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import anyio
@@ -161,7 +161,7 @@ async def test_a_poller_that_stands_still_is_replaced_with_fresh_clients(monkeyp
 
 
 class NeverOpensAgain(MemorySource):
-    """Once it was open, it never gets so far again."""
+    """It may have further partitions at any time. Once it was open, it never gets so far again."""
 
     opened = 0
 
@@ -171,6 +171,11 @@ class NeverOpensAgain(MemorySource):
             await anyio.sleep_forever()
         await super().__aenter__()
         return self
+
+    async def partitions(self) -> AsyncIterator[MemoryPartition]:
+        async for partition in super().partitions():
+            yield partition
+        await anyio.sleep_forever()
 
 
 async def test_a_mapping_that_fell_and_opens_again_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
