@@ -127,8 +127,9 @@ def _puts(dice: random.Random, length: float, records: int) -> list[Act]:
 
 def _shapes(dice: random.Random, length: float, kind: str) -> list[Act]:
     ways = ("split", "split", "merge", "forget") if kind == "kinesis" else ("roll", "roll", "split", "forget")
-    count = dice.choice((0, 0, 1, 2, 4))
-    return [Act(dice.uniform(0, length), dice.choice(ways), dice.random()) for _ in range(count)]
+    count = dice.choice((0, 0, 1, 2, 4, 6))
+    spread = dice.choice((1.0, length))  # in a burst, whole generations come and go between two listings
+    return [Act(dice.uniform(0, spread), dice.choice(ways), dice.random()) for _ in range(count)]
 
 
 def _faults(dice: random.Random, length: float) -> list[Act]:
