@@ -162,7 +162,7 @@ class Supervised:
         except Exception as error:  # noqa: BLE001 - a crash here restarts this mapping, never its neighbours
             return first_cause(error)
         finally:
-            self._attempt, self._flow, self._crews = None, None, []
+            self._attempt, self._partitions, self._flow, self._crews = None, None, None, []
         if self._stalled:
             await self._aws.renew(self.mapping.source, self.mapping.aws, self.mapping.source_arn.region)
             return BridgeError("it stood still and was started again with fresh clients")

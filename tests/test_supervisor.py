@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import anyio
@@ -158,6 +158,38 @@ async def test_a_poller_that_stands_still_is_replaced_with_fresh_clients(monkeyp
         await w.until(lambda: w.view("q").ready, within=60)
         assert w.aws.renewed
         assert StuckOnce.opened == 2
+
+
+class NeverOpensAgain(MemorySource):
+    """It may have further partitions at any time. Once it was open, it never gets so far again."""
+
+    opened = 0
+
+    async def __aenter__(self) -> NeverOpensAgain:
+        type(self).opened += 1
+        if type(self).opened > 1:
+            await anyio.sleep_forever()
+        await super().__aenter__()
+        return self
+
+    async def partitions(self) -> AsyncIterator[MemoryPartition]:
+        async for partition in super().partitions():
+            yield partition
+        await anyio.sleep_forever()
+
+
+async def test_a_mapping_that_fell_and_opens_again_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES, "memory", "tests.test_supervisor:NeverOpensAgain")
+    NeverOpensAgain.opened = 0
+    queue = MemoryQueue("q")
+    async with world() as w:
+        w.serve(fine)
+        await w.add(mapping(queue))
+        await w.until(lambda: w.view("q").ready, within=2)
+        queue.fail(AccessDenied("not today"))
+        await w.until(lambda: NeverOpensAgain.opened == 2, within=60)
+        with anyio.fail_after(1):
+            await w.supervisor.remove("q")
 
 
 async def test_a_long_invocation_is_no_stall() -> None:

@@ -74,6 +74,7 @@ def window_state(payload: bytes) -> bytes | None:
     try:
         answer = msgspec.json.decode(payload, type=_Stateful)
         state = msgspec.json.format(bytes(answer.state), indent=-1)
+        state.decode()  # what is no UTF-8 would make the next event one that nobody can read
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if state == b"null":

@@ -213,6 +213,8 @@ class OpenShard:
         self._progress = Progress[Record, Where | Record](2 * terms.lanes * terms.batch_size)  # KIN-52
         self._where = where
         self._cursor: Any = None
+        self._read_to = -1
+        """The last sequence number that came by this cursor or subscription."""
         self._text = stored.position if stored else str(where)
         self._epoch = stored.epoch if stored else 0
         self._held = 0
@@ -276,6 +278,7 @@ class OpenShard:
             if self._cursor is None:
                 where, self._where = self._where, self._where.resolved  # LATEST at a later time is another place
                 self._cursor = await api.cursor(self.shard, where)
+                self._read_to = -1
             page = await self._page() if self.caught_up else await self._large_page()
             if page.cursor is None:
                 self._end(page.children)
@@ -297,6 +300,7 @@ class OpenShard:
 
     async def _receive(self, pages: AsyncGenerator[ReadPage]) -> None:
         self._where = self._where.resolved
+        self._read_to = -1
         async with aclosing(pages):
             async for page in pages:
                 self._feed(page)
@@ -342,14 +346,23 @@ class OpenShard:
         self.answers += 1
         self.caught_up, self.lag = page.caught_up, page.lag
         self.terms.poll(page, "")
-        records = page.records
+        records = self._fresh(page.records)
         if records:
-            self._open(records, page.size)
-        if page.passed and page.passed != (records[-1].id if records else ""):
+            self._open(records, page.size if records is page.records else sum([len(it.json) for it in records]))
+        if page.passed and page.passed != (page.records[-1].id if page.records else ""):
             self._where = Where("AFTER_SEQUENCE_NUMBER", page.passed)
             self._progress.passed(self._where)
         if self.listened or self._resumed_behind:
             self._first_word(page)
+
+    def _fresh(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Those that have not come before: a page that comes twice would put a batch out of order (KIN-36)."""
+        if not records:
+            return records
+        before, self._read_to = self._read_to, max(self._read_to, int(records[-1].id))
+        if int(records[0].id) > before:
+            return records
+        return [record for record in records if int(record.id) > before]
 
     def _open(self, records: Sequence[Record], size: int) -> None:
         """A record's position is reached with its last part (KIN-45)."""

@@ -254,9 +254,14 @@ class Lineage:
             for shard in self._listed.values()
             if shard.id not in done
             and shard.id not in self._reading
-            and all(parent in done or parent not in self._listed for parent in shard.parents)
+            and all(parent in done or self._gone(parent, shard) for parent in shard.parents)
             and waited_for.isdisjoint(shard.parents)
         ]
+
+    def _gone(self, parent: str, child: Shard) -> bool:
+        """It was trimmed. That a child was announced says nothing about a second parent: that may be younger than the
+        last listing (KIN-91)."""
+        return parent not in self._listed and child.id not in self._announced
 
     def start_of(self, shard: str) -> Where:
         """Where to read it from: its position, or its beginning (KIN-26). Raises StateError."""
@@ -264,12 +269,18 @@ class Lineage:
         return Where.parse(position.position) if position else TRIM_HORIZON
 
     def orphans(self) -> list[str]:
-        """Shards whose children are to come: they ended, nobody is listed as their child."""
+        """Shards whose children are to come: they ended, nobody is listed as their child, or one that was announced
+        has a parent of which nobody knows yet."""
         return [
             shard
             for shard, position in self._positions.items()
-            if position.ended and shard in self._listed and not self._children.get(shard)
+            if position.ended
+            and shard in self._listed
+            and not any(self._is_related(child) for child in self._children.get(shard, ()))
         ]
+
+    def _is_related(self, child: str) -> bool:
+        return all(parent in self._listed for parent in self._listed[child].parents) or child not in self._announced
 
     def spent(self) -> list[str]:
         """Tombstones that nobody needs any more: not listed, and all their children have positions (KIN-94)."""

@@ -108,3 +108,72 @@ def test_each_record_leaves_once_in_order_within_all_bounds(
                 assert now >= opened[batch.records[0].id] + window
     given_out += [item for batch in batcher.flush() for item in batch.records]
     assert given_out == given_in
+
+
+def following(size: int = 10, window: float = 5.0) -> Batcher:
+    return Batcher("shard", size, window, opens="after invocation")
+
+
+def test_the_first_window_of_a_stream_is_over_at_once() -> None:  # KIN-37
+    batcher = following()
+    batcher.add(records(1), 100.0)
+    assert batcher.left(100.0) == 0
+    assert [len(batch.records) for batch in batcher.take(100.0)] == [1]
+
+
+def test_the_window_of_a_stream_opens_when_the_invocation_ended() -> None:  # KIN-37
+    batcher = following()
+    batcher.invoked(100.0)
+    batcher.add(records(1), 104.0)  # the first record opens nothing
+    assert batcher.left(104.0) == 1
+    assert batcher.take(104.999) == []
+    (batch,) = batcher.take(105.0)
+    assert (len(batch.records), batch.trigger) == (1, "window")
+    batcher.add(records(1), 200.0)  # long over: it goes at once
+    assert batcher.left(200.0) == 0
+
+
+def test_what_waits_when_an_invocation_ends_waits_for_its_window_from_then_on() -> None:  # KIN-37
+    batcher = following(size=2)
+    batcher.invoked(0.0)
+    batcher.add(records(3), 1.0)
+    assert [len(batch.records) for batch in batcher.take(1.0)] == [2]
+    batcher.invoked(60.0)
+    assert batcher.left(60.0) == 5
+    assert batcher.take(64.9) == []
+    assert [len(batch.records) for batch in batcher.take(65.0)] == [1]
+
+
+def test_a_queue_does_not_care_when_invocations_end() -> None:  # SQS-7
+    batcher = Batcher("p", 10, 5)
+    batcher.add(records(1), 100.0)
+    batcher.invoked(103.0)
+    assert batcher.left(103.0) == 2
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 10), st.integers(0, 4), st.booleans()), max_size=30),
+    st.integers(1, 5),
+    st.sampled_from([0.0, 1.0, 5.0]),
+)
+def test_no_record_of_a_stream_waits_longer_than_a_window_after_an_invocation(
+    steps: list[tuple[float, int, bool]], size: int, window: float
+) -> None:
+    """KIN-36, KIN-37: in order, none twice, no more than the batch size."""
+    batcher = following(size, window)
+    now, invoked_at, number = 0.0, float("-inf"), 0
+    taken: list[str] = []
+    for passed, count, invoked in steps:
+        now += passed
+        batcher.add(records(count, start=number), now)
+        number += count
+        due = batcher.take(now)
+        assert all(1 <= len(batch.records) <= size for batch in due)
+        taken += [it.id for batch in due for it in batch.records]
+        if now >= invoked_at + window:
+            assert batcher.count == 0
+        if invoked:
+            invoked_at = now
+            batcher.invoked(now)
+    taken += [it.id for batch in batcher.flush() for it in batch.records]
+    assert taken == [f"r{n}" for n in range(number)]

@@ -53,6 +53,11 @@ class Ledger:
         self.trail: list[str] = []
         """What happened, a line each."""
         self.delivered = 0
+        self.broken: Broken | None = None
+        """The first promise that was not kept."""
+        self._counted: set[int] = set()
+        self._given_up: set[int] = set()
+        self._windowed = False
         self._life = Life({})
         self._by_shard: dict[str, list[Entry]] = {}
         self._parents: dict[str, tuple[str, ...]] = {}
@@ -78,10 +83,16 @@ class Ledger:
         self.note(f"opened with {_told(positions)}")
         self._life = Life(dict(positions))
 
-    def begins(self, numbers: Sequence[str]) -> None:
+    def begins(self, numbers: Sequence[str], event: Dict[str, Any]) -> None:
         """An invocation gets these records."""
         batch = [self.entries[number] for number in numbers]
-        self.note(f"given {[entry.order for entry in batch]}")
+        state = event.get("state", {}).get("orders", [])
+        self.note(f"given {[entry.order for entry in batch]}" + (f" after {state}" if "window" in event else ""))
+        self._judge_state([entry.order for entry in batch], state)
+        if not batch:
+            if not event["isFinalInvokeForWindow"] or not state:
+                raise Broken("an invocation without records, of a window without records")  # TW-43
+            return
         self.delivered += len(batch)
         if len({entry.shard for entry in batch}) != 1:
             raise Broken(f"records of several shards in one batch: {numbers}")  # KIN-36
@@ -94,8 +105,13 @@ class Ledger:
             self._judge_order(entry, here)
         self._judge_lineage(batch[0])
 
-    def ends(self, numbers: Sequence[str], finished: int) -> None:
+    def ends(self, numbers: Sequence[str], finished: int, event: Dict[str, Any]) -> None:
         """It ran; so many records from the first on are handled."""
+        if not numbers:
+            self.note("ended its window")
+            self._counted.update(event["state"]["orders"])
+            return
+        self._windowed = "window" in event
         batch = tuple(self.entries[number].order for number in numbers)
         self.note(f"ended {list(batch)}, {finished} of {len(batch)} well")
         self._resolve(batch[:finished])
@@ -133,17 +149,40 @@ class Ledger:
             raise Broken(f"{batch} failed {times} times, may {self._retries + 1}, the document says {count}")
         if info["shardId"] != first.shard:
             raise Broken(f"{document} is about {first.shard}")
+        del self._life.failures[batch]
+        self._given_up.update(batch)
         self._resolve(batch)
+
+    def broke(self, error: Broken) -> None:
+        self.broken = self.broken or error
+
+    def over(self) -> None:
+        """Nothing follows."""
+        self.note("over")
 
     def note(self, line: str) -> None:
         self.trail.append(line)
+
+    def has_ended(self, shard: str) -> bool:
+        """It is stored as done to its end."""
+        return shard in self._ended
 
     # What is judged.
 
     @property
     def open(self) -> list[int]:
-        """Records that are neither handled nor given up."""
-        return [entry.order for entry in self.entries.values() if entry.order not in self.done]
+        """Records that are neither handled nor given up, nor of a window that is closed."""
+        counted = self._counted | self._given_up
+        return [
+            entry.order
+            for entry in self.entries.values()
+            if entry.order not in self.done or (self._windowed and not entry.filtered and entry.order not in counted)
+        ]
+
+    @property
+    def wanted(self) -> int:
+        """Records that the handler should get."""
+        return sum(not entry.filtered for entry in self.entries.values())
 
     @property
     def behind(self) -> list[str]:
@@ -153,6 +192,12 @@ class Ledger:
             for shard, entries in self._by_shard.items()
             if entries and shard not in self._ended and _reached(self.stored.get(shard)) < int(entries[-1].number)
         ]
+
+    @staticmethod
+    def _judge_state(batch: list[int], state: list[int]) -> None:
+        """TW-21, TW-47, TW-60: what a window counts, it counts once."""
+        if len(set(state)) < len(state) or not set(state).isdisjoint(batch):
+            raise Broken(f"{batch} comes with a state that has counted {state}")
 
     def _judge_order(self, entry: Entry, here: set[int]) -> None:
         """KIN-50: nothing of a key, and with one lane nothing of the shard, is given before all that comes before it is

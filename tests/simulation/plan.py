@@ -3,7 +3,9 @@ which faults come when, how the handler behaves."""
 
 from __future__ import annotations
 
+import json
 import random
+from itertools import chain
 from math import inf
 from typing import Any, Literal, NamedTuple
 
@@ -11,8 +13,11 @@ import msgspec
 
 from bridge.mapping import StreamOptions
 
-LENGTH = 25.0
-"""Seconds in which everything is put, and faults begin."""
+QUEUE = "arn:aws:sqs:eu-west-1:123456789012:given-up"
+UNWANTED = ("0", "3")
+"""Ends of keys."""
+LENGTHS = (2.0, 5.0, 5.0, 25.0)
+"""Seconds in which everything is put, and faults begin: one of these."""
 
 
 class Act(NamedTuple):
@@ -47,20 +52,30 @@ class Plan(msgspec.Struct, kw_only=True):
     filtered: bool
     """Records of some keys never reach the handler."""
 
+    def filters(self, key: str) -> bool:
+        """Whether records of this key never do."""
+        return self.filtered and key.endswith(UNWANTED)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        if not self.filtered:
+            return ()
+        leaf = [{"anything-but": {"suffix": [*UNWANTED]}}]
+        inner = {"partitionKey": leaf} if self.kind == "kinesis" else {"dynamodb": {"Keys": {"id": {"S": leaf}}}}
+        return (json.dumps(inner),)
+
     def dice(self, whose: str) -> random.Random:
         """Chance for one actor, whatever the others do."""
         return random.Random(f"{self.seed} {whose}")
-
-
-QUEUE = "arn:aws:sqs:eu-west-1:123456789012:given-up"
 
 
 def plan(seed: int) -> Plan:
     """Everything about the run with this number."""
     dice = random.Random(seed)
     kind: Literal["kinesis", "dynamodb"] = dice.choice(("kinesis", "dynamodb"))
-    records = dice.randint(3, 40)
+    length, records = dice.choice(LENGTHS), dice.randint(3, 40)
     retries = dice.choice((inf, 0, 1, 2, 3))
+    tumbling = dice.choice((0.0, 0.0, 0.0, 2.0, 10.0))
     return Plan(
         seed=seed,
         kind=kind,
@@ -70,18 +85,32 @@ def plan(seed: int) -> Plan:
         partial=dice.random() < 0.5,
         environments=dice.choice((1, 2, 16)),
         options=StreamOptions(
-            lanes=dice.choice((1, 1, 2, 3)),
+            lanes=1 if tumbling else dice.choice((1, 1, 2, 3)),  # TW-2
             retries=retries,
             bisect=dice.random() < 0.5,
+            tumbling_window=tumbling,
             on_failure=QUEUE,
         ),
         fates=_fates(dice, records, retries),
-        acts=sorted(_puts(dice, records) + _shapes(dice, kind) + _faults(dice) + _deaths(dice)),
+        acts=sorted(
+            (
+                *_puts(dice, length, records),
+                *_shapes(dice, length, kind),
+                *_faults(dice, length),
+                *_deaths(dice, length),
+            ),
+            key=lambda act: act.at,
+        ),
         shape=_shape(dice, kind),
         throttles=dice.choice((0.0, 0.0, 0.1, 0.3)),
         slow_store=dice.choice((0.0, 0.0, 0.1, 2.0)),
         filtered=dice.random() < 0.2,
     )
+
+
+def _acts(dice: random.Random, length: float, records: int, kind: str) -> list[Act]:
+    kinds = _puts(dice, length, records), _shapes(dice, length, kind), _faults(dice, length), _deaths(dice, length)
+    return sorted(chain(*kinds), key=lambda act: act.at)
 
 
 def _fates(dice: random.Random, records: int, retries: float) -> dict[int, float]:
@@ -90,19 +119,20 @@ def _fates(dice: random.Random, records: int, retries: float) -> dict[int, float
     return {number: dice.choice(often) for number in bad}
 
 
-def _puts(dice: random.Random, records: int) -> list[Act]:
+def _puts(dice: random.Random, length: float, records: int) -> list[Act]:
     keys = [f"key {number}" for number in range(dice.choice((1, 2, 5, 20)))]
     burst = dice.random() < 0.3
-    return [Act(0.0 if burst else dice.uniform(0, LENGTH), "put", dice.choice(keys)) for _ in range(records)]
+    return [Act(0.0 if burst else dice.uniform(0, length), "put", dice.choice(keys)) for _ in range(records)]
 
 
-def _shapes(dice: random.Random, kind: str) -> list[Act]:
+def _shapes(dice: random.Random, length: float, kind: str) -> list[Act]:
     ways = ("split", "split", "merge", "forget") if kind == "kinesis" else ("roll", "roll", "split", "forget")
-    count = dice.choice((0, 0, 1, 2, 4))
-    return [Act(dice.uniform(0, LENGTH), dice.choice(ways), dice.random()) for _ in range(count)]
+    count = dice.choice((0, 0, 1, 2, 4, 6))
+    spread = dice.choice((1.0, length))  # in a burst, whole generations come and go between two listings
+    return [Act(dice.uniform(0, spread), dice.choice(ways), dice.random()) for _ in range(count)]
 
 
-def _faults(dice: random.Random) -> list[Act]:
+def _faults(dice: random.Random, length: float) -> list[Act]:
     codes = ("throttled", "InternalFailure", "ServiceUnavailable", "expired")
     operations = ("GetRecords", "GetRecords", "GetShardIterator", "list")
     makers = (
@@ -115,12 +145,17 @@ def _faults(dice: random.Random) -> list[Act]:
         lambda: ("store fails", dice.randint(1, 2)),
         lambda: ("queue fails", dice.randint(1, 2)),
     )
-    return [Act(dice.uniform(0, LENGTH), *dice.choice(makers)()) for _ in range(dice.choice((0, 1, 3, 6)))]
+    return [Act(dice.uniform(0, length), *dice.choice(makers)()) for _ in range(dice.choice((0, 1, 3, 6)))]
 
 
-def _deaths(dice: random.Random) -> list[Act]:
-    ways = ("crash", "crash", "restart", "pause")
-    return [Act(dice.uniform(0, LENGTH + 5), dice.choice(ways)) for _ in range(dice.choice((0, 0, 1, 1, 2, 3)))]
+def _deaths(dice: random.Random, length: float) -> list[Act]:
+    ways = (
+        lambda: ("crash", dice.random() < 0.5),  # whether the write that is under way still happens
+        lambda: ("crash", dice.random() < 0.5),
+        lambda: ("restart", None),
+        lambda: ("pause", dice.choice((0.1, 2.0))),
+    )
+    return [Act(dice.uniform(0, length + 5), *dice.choice(ways)()) for _ in range(dice.choice((0, 0, 1, 1, 2, 3)))]
 
 
 def _shape(dice: random.Random, kind: str) -> dict[str, Any]:

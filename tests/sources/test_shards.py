@@ -124,6 +124,24 @@ class TestOrder:
         assert starts(lines) == ["b", "c"]
         assert lines.start_of("b") == TRIM_HORIZON
 
+    def test_an_announced_child_waits_for_a_parent_that_is_younger_than_the_listing(self) -> None:  # KIN-91, KIN-92
+        lines = lineage(A, B)
+        assert starts(lines) == ["a", "b"]
+        ends(lines, "b")
+        merged = Shard("e", ("d", "b"))  # of b and a child of a, which was split after the listing
+        lines.announced([merged])
+        assert starts(lines) == []
+        assert lines.orphans() == ["b"]
+        lines.listed([A, B])  # a late listing says no more
+        assert starts(lines) == []
+        lines.listed([A, B, Shard("c", ("a",)), Shard("d", ("a",), last="9"), merged])
+        assert lines.orphans() == []
+        assert starts(lines) == []
+        ends(lines, "a")
+        assert starts(lines) == ["c", "d"]
+        ends(lines, "d")
+        assert starts(lines) == ["e"]
+
     def test_announced_children_need_no_listing_and_survive_a_late_one(self) -> None:  # KIN-92
         lines = lineage(Shard("a"), a="TRIM_HORIZON")
         starts(lines)

@@ -187,7 +187,7 @@ class Disk(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__(StateUrl.parse("memory:"))
-        self.delay = 0.0
+        self.delay: float = 0.0
         """Seconds that a write takes."""
         self.faults = 0
         """So many writes fail."""
@@ -346,6 +346,7 @@ class StreamWorld:
         stream: FaultyStream | None = None,
         concurrency: int = 16,
         buffer: int = 1 << 28,
+        metrics: Metrics | None = None,
         **options: Any,
     ) -> None:
         self.handler = handler
@@ -354,7 +355,7 @@ class StreamWorld:
             name="worker", arn=FUNCTION, kind="python", timeout=600.0, max_environments=concurrency
         )
         self.buffer = buffer
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.pauses = MemoryPauses()
         self.disk = Disk()
         self.destination = ScriptedDestination(self)
