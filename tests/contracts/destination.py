@@ -12,12 +12,15 @@ import pytest
 
 from bridge.aws import Aws
 from bridge.destinations import Surroundings, destination
-from bridge.errors import RemoteError
+from bridge.errors import Rejected, RemoteError
 from bridge.invocation import Failed, Succeeded
 from bridge.mapping import SourceArn
-from bridge.pipeline.verdict import Report
-from bridge.record import Record
+from bridge.pipeline.verdict import BatchReport, Report
+from bridge.record import Batch, Record
+from bridge.sources.dynamodb import DynamoDBSource
+from bridge.sources.kinesis import KinesisSource
 from tests.servers import Server
+from tests.sources.near_streams import NearStream
 
 FUNCTION = "arn:aws:lambda:eu-west-1:123456789012:function:worker:$LATEST"
 EVENT = '{"order": 1, "who":  "grüße \\u00fc", "sum": 2.50}'.encode()
@@ -51,6 +54,49 @@ def failure(target: str, payload: bytes = EVENT, **options: Any) -> Report:
     return report(target, payload, **{**known, **options})
 
 
+DISCARDED = (
+    b'{"requestContext":{"requestId":"' + REQUEST.encode() + b'","functionArn":"' + FUNCTION.encode() + b'",'
+    b'"condition":"RetryAttemptsExhausted","approximateInvokeCount":2},'
+    b'"responseContext":{"statusCode":200,"executedVersion":"$LATEST","functionError":"Unhandled"},'
+    b'"version":"1.0","timestamp":"2019-11-14T00:38:06.021Z",'
+    b'"KinesisBatchInfo":{"shardId":"shardId-000000000001",'
+    b'"startSequenceNumber":"49601189658422359378836298521827638475320189012309704722",'
+    b'"endSequenceNumber":"49601189658422359378836298522902373528957594348623495186",'
+    b'"approximateArrivalOfFirstRecord":"2019-11-14T00:38:04.835Z",'
+    b'"approximateArrivalOfLastRecord":"2019-11-14T00:38:05.580Z",'
+    b'"batchSize":2,"streamArn":"arn:aws:kinesis:us-east-2:123456789012:stream/mystream"}}'
+)
+"""KIN-80, byte for byte."""
+STREAM = "arn:aws:kinesis:us-east-2:123456789012:stream/mystream"
+MAPPING = "a1b2c3d4-5678-90ab-cdef-11111EXAMPLE"
+SHARD = "shardId-000000000001"
+
+
+def discarded(target: str, **options: Any) -> BatchReport:
+    """Of a batch of a stream, whose event is EVENT."""
+    batch = Batch(
+        (
+            Record("49601189658422359378836298521827638475320189012309704722", b"{}", 1573691884.835),
+            Record("49601189658422359378836298522902373528957594348623495186", b"{}", 1573691885.580),
+        ),
+        SHARD,
+        "retry",
+    )
+    known = {
+        "condition": "RetryAttemptsExhausted", "attempts": 2, "at": 1573691886.0212, "function_arn": FUNCTION,
+        "outcome": Failed("function", ERROR, REQUEST), "request_id": REQUEST, "mapping": MAPPING, "batch": batch,
+        "info": batch_info(STREAM, batch), "payload": EVENT,
+    }  # fmt: skip
+    return BatchReport(target=target, **{**known, **options})
+
+
+def batch_info(arn: str, batch: Batch) -> dict[str, Any]:
+    """As the source of this stream tells it."""
+    near = NearStream()
+    kind = DynamoDBSource if ":dynamodb:" in arn else KinesisSource
+    return kind(near.mapping(arn), near.surroundings()).batch_info(batch.partition, batch.span)
+
+
 class Place(Protocol):
     """The far side of one destination."""
 
@@ -70,6 +116,8 @@ class DestinationContract:
     exact = True
     """What arrives can be seen as it was sent."""
     takes_successes = True
+    takes_streams = True
+    """It takes reports about records of streams."""
     missing = ""
     """An ARN of its kind that names nothing, where that is an error."""
 
@@ -104,6 +152,17 @@ class DestinationContract:
         assert record["requestContext"]["approximateInvokeCount"] == 3
         assert record["responseContext"]["functionError"] == "Unhandled"
         assert record["responsePayload"] == json.loads(ERROR)
+
+    async def test_a_discarded_batch_of_a_stream_arrives_byte_for_byte(self, place: Place, send: Any) -> None:
+        """KIN-80, KIN-85: SQS and SNS get metadata only, S3 the event too, as text."""
+        if not self.takes_streams:
+            with pytest.raises(Rejected, match="takes no records of streams"):
+                await send(discarded(place.arn))
+            return
+        await send(discarded(place.arn))
+        (record,) = await place.received(1)
+        whole = DISCARDED[:-1] + b',"payload":' + json.dumps(EVENT.decode(), ensure_ascii=False).encode() + b"}"
+        assert record == (DISCARDED if self.takes_successes else whole)
 
     async def test_what_is_too_large_goes_without_payloads(self, place: Place, send: Any) -> None:  # DST-8
         if not self.limit:

@@ -13,12 +13,27 @@ from typing import Any
 import anyio
 import pytest
 
+from bridge.aws import Aws
+from bridge.destinations import Surroundings, destination
 from bridge.errors import Rejected
+from bridge.function import AwsSettings
 from bridge.invocation import Failed
-from tests.contracts.destination import EVENT, REQUEST, SUCCESS, TRACE, DestinationContract, failure, report
+from tests.contracts.destination import (
+    EVENT,
+    MAPPING,
+    REQUEST,
+    SHARD,
+    SUCCESS,
+    TRACE,
+    DestinationContract,
+    discarded,
+    failure,
+    report,
+)
 from tests.servers import ACCOUNT, REGION, Queue, Server, unique
 
 PATIENCE = 20.0
+UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 async def messages(queue: Queue, count: int) -> list[dict[str, Any]]:
@@ -154,6 +169,23 @@ class TestSqs(DestinationContract):
         assert attributes["ErrorMessage"] == ("String", "Rate Exceeded.")
 
 
+@pytest.mark.anyio
+@pytest.mark.usefixtures("aws_keys")
+@pytest.mark.parametrize("make", [report, failure, discarded])
+@pytest.mark.parametrize("service", ["sqs", "sns"])
+async def test_fifo_is_no_destination(service: str, make: Any) -> None:
+    """KIN-86: without asking the service, which might take it."""
+    arn = f"arn:aws:{service}:{REGION}:{ACCOUNT}:given-up.fifo"
+    async with Aws() as aws:
+        around = Surroundings(aws, AwsSettings(endpoint_url="http://127.0.0.1:1"), nothing)
+        with pytest.raises(Rejected, match="only standard queues and topics are destinations"):
+            await destination(arn, around).send(make(arn))
+
+
+async def nothing(arn: str, payload: bytes, trace: str) -> bool:
+    return False
+
+
 class TestSns(DestinationContract):
     limit = 262_144
     missing = f"arn:aws:sns:{REGION}:{ACCOUNT}:nowhere"
@@ -175,6 +207,7 @@ class TestSns(DestinationContract):
 
 class TestEventBridge(DestinationContract):
     exact = False
+    takes_streams = False
 
     @pytest.fixture
     def place(self, sqs_server: Server) -> BusPlace:
@@ -202,8 +235,12 @@ class TestS3(DestinationContract):
     async def test_the_key(self, place: BucketPlace, send: Any) -> None:  # DST-13
         await send(failure(place.arn))
         (key,) = place.keys()
-        uuid = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-        assert re.fullmatch(f"aws/lambda/async/worker/2026/03/04/2026-03-04T05.06.07-{uuid}", key)
+        assert re.fullmatch(f"aws/lambda/async/worker/2026/03/04/2026-03-04T05.06.07-{UUID}", key)
+
+    async def test_the_key_of_a_discarded_batch(self, place: BucketPlace, send: Any) -> None:  # KIN-85, DDB-63
+        await send(discarded(place.arn))
+        (key,) = place.keys()
+        assert re.fullmatch(f"aws/lambda/{MAPPING}/{SHARD}/2019/11/14/2019-11-14T00.38.06-{UUID}", key)
 
 
 CODE = """
@@ -240,6 +277,7 @@ class FunctionPlace:
 
 class TestRealLambda(DestinationContract):
     exact = False
+    takes_streams = False
     missing = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:nowhere"
 
     @pytest.fixture
@@ -252,9 +290,6 @@ class TestOwnFunction:
 
     @pytest.mark.anyio
     async def test_it_is_accepted_here(self) -> None:  # DST-12
-        from bridge.destinations import Surroundings, destination
-        from bridge.function import AwsSettings
-
         accepted: list[tuple[str, bytes, str]] = []
 
         async def accept(arn: str, payload: bytes, trace: str) -> bool:

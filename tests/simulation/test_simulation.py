@@ -16,6 +16,8 @@ from tests.simulation.play import play
 
 SEEDS = int(os.environ.get("BRIDGE_SEEDS", "1500"))
 PORTION = 100
+REMEMBERED = (2987,)
+"""Found something once that the first seeds do not: a merged shard whose second parent nobody knew yet."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +38,11 @@ def test_promises_are_kept_whatever_happens(first: int) -> None:
     ahead of what is done, as many attempts as there may be."""
     ledgers = [run(seed) for seed in range(first, min(first + PORTION, SEEDS))]
     assert all(ledger.delivered for ledger in ledgers if ledger.wanted)
+
+
+@pytest.mark.parametrize("seed", REMEMBERED)
+def test_what_was_found_once_stays_mended(seed: int) -> None:
+    run(seed)
 
 
 def test_the_same_seed_is_the_same_run() -> None:
