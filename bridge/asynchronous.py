@@ -12,7 +12,8 @@ import structlog
 from bridge.destinations.delivery import Delivery
 from bridge.sources.event_queue import EventQueue, EventStore
 from bridge.sources.invocations import event_mapping
-from bridge.supervisor import Asynchronous, Pauses, Supervisor
+from bridge.supervised import Asynchronous
+from bridge.supervisor import Pauses, Supervisor
 
 if TYPE_CHECKING:
     from bridge.aws import Aws

@@ -26,6 +26,7 @@ LAYERS = [
     {"invoker", "flow", "station"},
     {"runner"},
     {"crew"},
+    {"supervised"},
     {"supervisor"},
     {"asynchronous"},
     {"local_sources"},

@@ -16,7 +16,7 @@ from bridge.api.probe import check_source
 from bridge.config.mappings import UNSUPPORTED_DESTINATION
 from bridge.config.tree import Problem
 from bridge.mapping import Mapping, StreamOptions
-from bridge.supervisor import Supervised
+from bridge.supervised import Supervised
 
 PAGE = 100
 """ESM-70."""
