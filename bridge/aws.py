@@ -5,7 +5,7 @@ use."""
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping as Dict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping as Dict
 from datetime import datetime
 from functools import cache
 from importlib import import_module
@@ -49,6 +49,12 @@ class Api(Protocol):
         than a function may answer at most. In ``params`` blobs are bytes and times epoch seconds. Raises RemoteError
         and nothing else.
         """
+        ...
+
+    def events(self, operation: str, params: Dict[str, Any], *, timeout: float) -> AsyncGenerator[dict[str, Any]]:
+        """One request whose answer is a stream of events, each ``{name: members}`` with members as in ``call``'s
+        answers. ``timeout`` is the deadline for the beginning of the answer. Who stops early closes it; who is slow
+        slows the service down. Raises RemoteError and nothing else."""
         ...
 
     def now(self) -> float | None:
@@ -197,23 +203,56 @@ class ServiceApi:
                 answer = await self._ask(client, operation, params)
             code = "OK"
         except Exception as error:
-            limit = timeout if deadline.expired() else None
-            failure = _failure(error, f"{self.place.service} {operation}", self.place.endpoint, limit)
+            failure = await self._failed(error, operation, client, timeout if deadline.expired() else None)
             code = failure.code
-            self._note(failure, operation)
-            if isinstance(failure, ExpiredCredentials):
-                await self._expire(client)
             if failure is error:
                 raise
             raise failure from error
         finally:
-            if client is not None:
-                client.calls -= 1
-                if client.retired:
-                    await client.close()
-            if self._meter is not None:
-                self._meter.observe(self.place.service, operation, code, perf_counter() - began)
+            await self._done(client)
+            self._measure(operation, code, began)
         return answer
+
+    async def events(self, operation: str, params: Dict[str, Any], *, timeout: float) -> AsyncGenerator[dict[str, Any]]:
+        from contextlib import aclosing
+
+        began = perf_counter()
+        client = None
+        deadline = self._within(timeout)
+        try:
+            async with deadline:
+                client = self._client or await self._open()
+                client.calls += 1
+                stream = await client.events(operation, params)
+            self._measure(operation, "OK", began)
+            async with aclosing(stream):
+                async for event in stream:
+                    yield event
+        except Exception as error:
+            failure = await self._failed(error, operation, client, timeout if deadline.expired() else None)
+            self._measure(operation, failure.code, began)
+            raise failure from error
+        finally:
+            await self._done(client)
+
+    async def _failed(
+        self, error: Exception, operation: str, client: SdkClient | None, limit: float | None
+    ) -> RemoteError:
+        failure = _failure(error, f"{self.place.service} {operation}", self.place.endpoint, limit)
+        self._note(failure, operation)
+        if isinstance(failure, ExpiredCredentials):
+            await self._expire(client)
+        return failure
+
+    async def _done(self, client: SdkClient | None) -> None:
+        if client is not None:
+            client.calls -= 1
+            if client.retired:
+                await client.close()
+
+    def _measure(self, operation: str, code: str, began: float) -> None:
+        if self._meter is not None:
+            self._meter.observe(self.place.service, operation, code, perf_counter() - began)
 
     async def _ask(self, client: SdkClient, operation: str, params: Dict[str, Any]) -> dict[str, Any]:
         fast = client.fast if self._fast else None

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Mapping as Dict
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping as Dict
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -84,6 +86,12 @@ class SdkClient:
         if (blob := self._blob(operation)) is not None:
             answer[blob] = await _read(answer[blob])
         return answer
+
+    async def events(self, operation: str, params: Dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """What follows the beginning of an answer that is a stream of events, as the service's JSON has it."""
+        answer = await self.methods[operation](**params)
+        model = self._meta.service_model.operation_model(operation)
+        return _events(answer[model.output_shape.event_stream_name])
 
     def _blob(self, operation: str) -> str | None:
         """The member of the operation's answer that is the whole body, unparsed and not read yet, if it has one."""
@@ -215,6 +223,29 @@ async def _read(body: Any) -> bytes:
         if not whole:
             body.close()
     return bytes(data)
+
+
+async def _events(stream: Any) -> AsyncGenerator[dict[str, Any]]:
+    """The connection is dropped when nobody reads on."""
+    try:
+        async for event in stream:
+            yield _as_json(event)
+    finally:
+        stream.close()
+
+
+def _as_json(value: Any) -> Any:
+    """What the SDK has decoded of an event, as it came."""
+    match value:
+        case dict():
+            return {name: _as_json(member) for name, member in value.items()}
+        case list():
+            return [_as_json(member) for member in value]
+        case bytes():
+            return b64encode(value).decode()
+        case datetime():
+            return value.timestamp()
+    return value
 
 
 def _take_json(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:

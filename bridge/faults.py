@@ -44,8 +44,8 @@ _BY_CODE: dict[type[RemoteError], str] = {
         InvalidAddress KmsNotFound NonExistentQueue NoSuchBucket NotFound NotFoundException QueueDoesNotExist
         ResourceNotFoundException 404""",
     Unreachable: """
-        ConnectionError HTTPClientError OSError ProxyConnectionError RequestTimeout RequestTimeoutException SSLError
-        TimeoutError 408""",
+        ClientPayloadError ConnectionError HTTPClientError OSError ProxyConnectionError RequestTimeout
+        RequestTimeoutException SSLError TimeoutError 408""",
     ServiceFault: """
         InternalError InternalFailure InternalServerError InternalServiceError ResponseParserError ServiceUnavailable
         ServiceUnavailableException""",

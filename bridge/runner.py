@@ -33,7 +33,8 @@ log = structlog.get_logger()
 LONG_POLL = 20.0
 """Seconds that a receive waits for a first record (SQS-4)."""
 PARKED_GRACE = 1.2
-"""Seconds that a parked receive may go on when its runner drains: one that is cancelled may hide what it had taken."""
+"""Seconds that a parked receive may go on when its runner drains: one that is cancelled may hide what it had taken.
+Not of ordered sources, which are read again from where they stood."""
 LAST_WORD = 5.0
 """Seconds for the last settles once nothing waits for us any more, and for a report that is under way at a drain."""
 NO_RECORD = Record(id="", json=b"", arrived_at=0.0)
@@ -127,7 +128,8 @@ class Runner:
         flow, batcher = self._flow, self._batcher
         page = Page()
         gate = ("window", batcher.progress(anyio.current_time())) if batcher.count else ("polling", "waits for records")
-        with self._station.waiting(*gate, grace=PARKED_GRACE, due=wait + LONG_POLL):
+        grace = 0.0 if flow.source.ordered else PARKED_GRACE
+        with self._station.waiting(*gate, grace=grace, due=wait + LONG_POLL):
             page = await self._partition.fetch(batcher.room, wait)
         self._held.update(dict.fromkeys(page.records))
         self._caught_up = page.caught_up

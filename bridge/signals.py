@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import signal
 from types import FrameType
@@ -10,7 +11,8 @@ from types import FrameType
 
 def catch(*numbers: signal.Signals) -> asyncio.Queue[int]:
     """The signals of these numbers, as they arrive. One that comes when the event loop is closed ends the process, that
-    has nothing left to lose; except SIGHUP, which asks for nothing then. Call it in the main thread's event loop."""
+    has nothing left to lose; except SIGHUP, which asks for nothing then. At the very end, when the interpreter takes
+    its handlers down, they are ignored. Call it in the main thread's event loop."""
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[int] = asyncio.Queue()
 
@@ -22,4 +24,5 @@ def catch(*numbers: signal.Signals) -> asyncio.Queue[int]:
 
     for number in numbers:
         signal.signal(number, on_signal)
+        atexit.register(signal.signal, number, signal.SIG_IGN)
     return arrived

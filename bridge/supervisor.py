@@ -344,11 +344,12 @@ class Supervised:
             failed=tally.failed,
             ordered=mapping.stream is not None,
             behind=max(tally.behind.values(), default=None),
-            last_result=self._last_result(),
+            last_result=self.last_result,
         )
 
-    def _last_result(self) -> str:
-        """KIN-5, KIN-33."""
+    @property
+    def last_result(self) -> str:
+        """LastProcessingResult (KIN-5, KIN-33)."""
         return f"PROBLEM: {self._trouble.detail}" if self._trouble else self._tally.last_result
 
     def _lag(self, runners: Sequence[RunnerView]) -> float | None:

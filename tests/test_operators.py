@@ -116,7 +116,7 @@ REFUSED: list[tuple[Any, str]] = [
     (["x"], NOT_A_VALUE),
     (nan, NOT_A_VALUE),
     (10**400, NOT_A_VALUE),
-    ({"x", "y"}, NOT_A_VALUE),
+    ({"x"}, NOT_A_VALUE),
     ({}, "Match expression name not found"),
     ({"prefix": "a", "suffix": "b"}, ONE_KEY),
     ({"exists": True, "x": 1}, ONE_KEY),

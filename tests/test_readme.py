@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 FIRST_BLOCKS = [
     "python3 -m venv .venv\n.venv/bin/pip install '.[local]'\n.venv/bin/bridge demo\n",
-    "python3 -m venv .venv\n.venv/bin/pip install -e '.[local,test]'\n.venv/bin/python -m pytest\n",
+    "python3 -m venv .venv\n.venv/bin/pip install -e '.[local,test]'\n.venv/bin/python -m pytest -n2 --dist loadfile\n",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Any
 from uuid import uuid4
 
@@ -14,12 +15,14 @@ from bridge.api.names import named, page
 from bridge.api.probe import check_source
 from bridge.config.mappings import UNSUPPORTED_DESTINATION
 from bridge.config.tree import Problem
-from bridge.mapping import Mapping
+from bridge.mapping import Mapping, StreamOptions
 from bridge.supervisor import Supervised
 
 PAGE = 100
 """ESM-70."""
-EMPTY_REMOVES = ("FilterCriteria", "ScalingConfig", "ProvisionedPollerConfig", "MetricsConfig", "KMSKeyArn")
+EMPTY_REMOVES = (
+    "FilterCriteria", "ScalingConfig", "ProvisionedPollerConfig", "MetricsConfig", "KMSKeyArn", "DestinationConfig",
+)  # fmt: skip
 """ESM-61: given without content, there is none any more."""
 ORDER = (
     "DestinationConfig", "", "EventSourceArn", "SelfManagedEventSource", "SourceAccessConfigurations",
@@ -51,7 +54,7 @@ async def get(host: Host, call: Call) -> Answer:
     uuid = call.given["UUID"]
     supervised = _running(host, uuid)
     if supervised:
-        return _configuration(host, supervised.mapping)
+        return _configuration(host, _asked_for(host, supervised))
     return _idle(host, _entry(host, uuid))
 
 
@@ -102,7 +105,8 @@ async def delete(host: Host, call: Call) -> Answer:
         await host.book.forget_mapping(uuid)
         if supervised is None:
             await host.book.forget_positions(uuid)
-            return {**_idle(host, entry), "State": "Deleting", "StateTransitionReason": "USER_INITIATED"}
+            reason = _reason(entry.parameters["EventSourceArn"])
+            return {**_idle(host, entry), "State": "Deleting", "StateTransitionReason": reason}
         host.supervisor.remove_soon(uuid, lambda: host.book.forget_positions(uuid))
         return _configuration(host, supervised.mapping)
 
@@ -139,13 +143,6 @@ def _check_source_rules(parameters: dict[str, Any]) -> None:
         raise invalid("Unrecognized event source.")
     if not arn and not parameters.get("SourceAccessConfigurations"):  # ESM-31
         raise invalid("Required 'sourceAccessConfigurations' parameter is missing.")
-    if service in ("kinesis", "dynamodb") and "StartingPosition" not in parameters:  # ESM-32
-        raise invalid(
-            "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: Member must"
-            " not be null."
-        )
-    if service == "dynamodb" and parameters.get("StartingPosition") == "AT_TIMESTAMP":  # ESM-33
-        raise invalid(f"Unsupported starting position for arn type: {arn}")
 
 
 def _first(problems: Sequence[Problem]) -> str:
@@ -162,10 +159,14 @@ def _refuse_duplicate(host: Host, made: Mapping) -> None:
     for supervised in host.supervisor.mappings:
         other = supervised.mapping
         if other.uuid != made.uuid and identity(other) == identity(made):
+            what = (
+                f'The event source arn (" {made.source_arn} ") and function (" {made.function} ") provided mapping'
+                if made.stream
+                else f'An event source mapping with SQS arn (" {made.source_arn} ") and function (" {made.function} ")'
+            )
             raise ApiError(
                 "ResourceConflictException",
-                f'An event source mapping with SQS arn (" {made.source_arn} ") and function (" {made.function} ")'
-                f" already exists. Please update or delete the existing mapping with UUID {other.uuid}",
+                f"{what} already exists. Please update or delete the existing mapping with UUID {other.uuid}",
             )
 
 
@@ -240,7 +241,7 @@ def _entry(host: Host, uuid: str) -> Entry:
 
 def _all(host: Host) -> Iterator[Answer]:
     """Those of the file, then those made here, by creation."""
-    running = {it.mapping.uuid: it.mapping for it in host.supervisor.mappings}
+    running = {it.mapping.uuid: _asked_for(host, it) for it in host.supervisor.mappings}
     for uuid, mapping in running.items():
         if uuid not in host.book.mappings:
             yield _configuration(host, mapping)
@@ -248,8 +249,17 @@ def _all(host: Host) -> Iterator[Answer]:
         yield _configuration(host, running[uuid]) if uuid in running else _idle(host, entry)
 
 
+def _asked_for(host: Host, supervised: Supervised) -> Mapping:
+    """The mapping; while an update drains what it was before, what it will be."""
+    entry = host.book.mappings.get(supervised.mapping.uuid)
+    if entry is None or not supervised.turning:
+        return supervised.mapping
+    made, _ = judge(entry.uuid, entry.parameters, host.settings)
+    return made or supervised.mapping
+
+
 def _configuration(host: Host, mapping: Mapping) -> Answer:
-    """ESM-90; without what was not asked for."""
+    """ESM-90, ESM-91; without what was not asked for."""
     supervised = _running(host, mapping.uuid)
     filters = [{"Pattern": pattern} for pattern in mapping.patterns]
     pollers = {"MinimumPollers": mapping.minimum_pollers, "MaximumPollers": mapping.maximum_pollers}
@@ -267,8 +277,34 @@ def _configuration(host: Host, mapping: Mapping) -> Answer:
         "FunctionResponseTypes": ["ReportBatchItemFailures"] if mapping.partial else [],
         "LastModified": max(supervised.since if supervised else 0.0, entry.modified_at if entry else 0.0),
         "State": supervised.state if supervised else "Disabled",
-        "StateTransitionReason": "USER_INITIATED",  # ESM-56
+        "StateTransitionReason": _reason(str(mapping.source_arn)),
+        **(_of_stream(mapping.stream, supervised) if mapping.stream else {}),
     }
+
+
+def _of_stream(stream: StreamOptions, supervised: Supervised | None) -> Answer:
+    """ESM-91."""
+    return {
+        "StartingPosition": stream.starting_position,
+        "StartingPositionTimestamp": stream.starting_timestamp,
+        "ParallelizationFactor": stream.lanes,
+        "MaximumRetryAttempts": _number(stream.retries),
+        "MaximumRecordAgeInSeconds": _number(stream.max_age),
+        "BisectBatchOnFunctionError": stream.bisect,
+        "TumblingWindowInSeconds": int(stream.tumbling_window),
+        "DestinationConfig": {"OnFailure": {"Destination": stream.on_failure} if stream.on_failure else {}},
+        "LastProcessingResult": supervised.last_result if supervised else "No records processed",
+    }
+
+
+def _number(limit: float) -> int:
+    """As AWS writes it: -1 is none."""
+    return -1 if limit == inf else int(limit)
+
+
+def _reason(source: str) -> str:
+    """ESM-56."""
+    return "USER_INITIATED" if source.split(":")[2] == "sqs" else "User action"
 
 
 def _idle(host: Host, entry: Entry) -> Answer:
@@ -281,7 +317,7 @@ def _idle(host: Host, entry: Entry) -> Answer:
         **kept,
         "LastModified": entry.modified_at,
         "State": "Disabled",
-        "StateTransitionReason": host.book.unusable.get(entry.uuid) or "USER_INITIATED",
+        "StateTransitionReason": host.book.unusable.get(entry.uuid) or _reason(parameters["EventSourceArn"]),
     }
 
 

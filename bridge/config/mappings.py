@@ -351,10 +351,8 @@ def _pattern(pattern: str | Dict[str, Any] | None, keys: str, section: Section) 
 
 def _advise_patterns(patterns: tuple[str, ...], data_key: str, section: Section) -> None:
     """A pattern copied from another kind of source matches nothing here (FLT-40)."""
-    import json
-
     for index, pattern in enumerate(patterns):
-        keys = json.loads(pattern) if pattern else {}
+        keys = msgspec.json.decode(pattern) if pattern else {}
         for key in sorted(_DATA_KEYS.intersection(keys) - {data_key}):
             text = f"the payload of these records is `{data_key}`; they have no `{key}`"
             section.warn(f"FilterCriteria.Filters[{index}].Pattern", text)

@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 
 import anyio
 import structlog
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from bridge.errors import BridgeError
@@ -25,6 +26,7 @@ from bridge.executors.idle import Idle
 from bridge.executors.launch import LOOPBACK, code_folder, command, variables
 from bridge.executors.memory import MemoryWatch, enforced
 from bridge.executors.output import Origin, log_line
+from bridge.executors.private_tmp import TMP, wrapper
 from bridge.executors.restarts import Restarts
 from bridge.executors.runtime_api import Answer
 from bridge.executors.scratch import Scratch
@@ -74,6 +76,7 @@ class ProcessExecutor:
         self._once = Once(log)
         self._command: tuple[str, ...] = ()
         self._folder = Path()
+        self._wrapper: tuple[str, ...] = ()
         self._all: set[Environment] = set()
         self._provisioned = function.provisioned if function.debug is None else min(function.provisioned, 1)
         self._failing = ""
@@ -97,6 +100,7 @@ class ProcessExecutor:
     async def __aenter__(self) -> Self:
         self._command = command(self.function)
         self._folder = code_folder(self.function)
+        self._wrapper = await to_thread.run_sync(wrapper, self.function, self._command, self._folder)
         await check_debugger(self.function)
         if self._credentials is not None:
             await self._stack.enter_async_context(self._credentials)
@@ -252,7 +256,10 @@ class ProcessExecutor:
     async def _open(self, invocation: Invocation, *, provisioned: bool) -> Environment:
         keys = await self._keys()
         cgroup, scratch = self._make_cgroup(), self._take_scratch()
-        seen = partial(variables, self.function, self._folder, keys, scratch=scratch, provisioned=provisioned)
+        words, temporary = self._command, scratch
+        if self._wrapper:
+            words, temporary = (*self._wrapper, str(scratch), *words), TMP
+        seen = partial(variables, self.function, self._folder, keys, scratch=temporary, provisioned=provisioned)
         environment = Environment(
             self.function, scratch=scratch, sink=self._sink, leash=self._leash, ended=self._on_ended, cgroup=cgroup
         )
@@ -260,7 +267,7 @@ class ProcessExecutor:
             await environment.listen()
             if self._closed:
                 raise BridgeError(f"the function {self.function.name} is being closed")
-            environment.start(self._command, self._folder, seen, Origin(invocation.mapping, invocation.request_id))
+            environment.start(words, self._folder, seen, Origin(invocation.mapping, invocation.request_id))
         except BaseException as error:
             environment.unlisten()
             self._scratch.keep(scratch)

@@ -79,8 +79,11 @@ class Partition(Protocol):
     """
 
     id: str
-    state: bytes
-    """What was last stored with its position, by ``settle``; empty: nothing."""
+
+    @property
+    def state(self) -> bytes:
+        """What was last stored with its position, by ``settle``; empty: nothing."""
+        ...
 
     async def fetch(self, limit: int, wait: float) -> Page:
         """At most ``limit`` records; waits at most ``wait`` seconds for the first one, then gives an empty page.

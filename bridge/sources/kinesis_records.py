@@ -1,18 +1,25 @@
-"""A record of Kinesis on its way from the API's JSON to the event's. Its data stays the base64 text that came."""
+"""What the API of Kinesis tells, read from its JSON, and records on their way from there to the event. Their data stays
+the base64 text that came."""
 
 from __future__ import annotations
 
 from base64 import b64decode
 from binascii import Error as NoBase64
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from bridge.errors import ServiceFault
 from bridge.filtering import decode_body
 from bridge.mapping import Mapping, SourceArn
 from bridge.record import Record
 from bridge.sources import Surroundings
+from bridge.sources.kinesis_aggregates import parts
+from bridge.sources.shards import Shard
+
+T = TypeVar("T")
 
 
 class Origin(NamedTuple):
@@ -23,13 +30,22 @@ class Origin(NamedTuple):
     stream: SourceArn
     role: str
     """Of the function: its execution role (KIN-42)."""
+    deaggregate: bool = False
+    """Records of the Producer Library are taken apart (KIN-45)."""
 
     @classmethod
     def of(cls, mapping: Mapping, stream: SourceArn, surroundings: Surroundings) -> Origin:
         arn, function = mapping.source_arn, surroundings.function
         account = SourceArn.parse(function.arn).account
         role = mapping.aws.role_arn or f"arn:{arn.partition}:iam::{account}:role/{mapping.function}"
-        return cls(str(arn), stream, role)
+        return cls(str(arn), stream, role, bool(mapping.stream and mapping.stream.deaggregate))
+
+
+class ChildShard(msgspec.Struct, rename="pascal"):
+    """As it is announced at its parent's end (KIN-92)."""
+
+    shard_id: str
+    parent_shards: list[str] = []
 
 
 class WireRecord(msgspec.Struct, rename="pascal"):
@@ -71,7 +87,7 @@ class _Identified(msgspec.Struct):
 _encode = msgspec.json.Encoder().encode
 
 
-def record_of(wire: WireRecord, shard: str, origin: Origin, data: str = "", key: str | None = None) -> Record:
+def record_of(wire: WireRecord, shard: str, origin: Origin, data: str | None = None, key: str | None = None) -> Record:
     """The record that the handler gets. ``data`` and ``key`` replace those of the wire where it is a part of one that
     was taken apart (KIN-45); the order of the whole still goes by the outer key (KIN-54)."""
     outer, number, arrived_at = wire.partition_key, wire.sequence_number, wire.approximate_arrival_timestamp
@@ -82,7 +98,7 @@ def record_of(wire: WireRecord, shard: str, origin: Origin, data: str = "", key:
             "1.0",
             UNSET if key is None else key,  # KIN-16
             number,
-            data or wire.data,
+            wire.data if data is None else data,
             arrived_at,
             "KMS" if wire.encryption_type == "KMS" else UNSET,  # KIN-43
         ),
@@ -95,6 +111,19 @@ def record_of(wire: WireRecord, shard: str, origin: Origin, data: str = "", key:
         origin.arn,
     )
     return Record(number, _encode(event), arrived_at, receipt=number if outer is None else outer)
+
+
+def records_of(wires: Sequence[WireRecord], shard: str, origin: Origin) -> tuple[Record, ...]:
+    """A page's records, those of the Producer Library taken apart where that is asked for (KIN-45)."""
+    if not origin.deaggregate:
+        return tuple([record_of(wire, shard, origin) for wire in wires])
+    made: list[Record] = []
+    for wire in wires:
+        found = parts(wire.data)
+        made += [record_of(wire, shard, origin, part.data, part.key) for part in found]
+        if not found:
+            made.append(record_of(wire, shard, origin))
+    return tuple(made)
 
 
 def view(record: Record) -> dict[str, Any]:
@@ -110,3 +139,24 @@ def decode_data(data: str) -> str | dict[str, Any] | list[Any]:
         return decode_body(b64decode(data).decode())
     except (NoBase64, UnicodeDecodeError):
         return ""
+
+
+def past_the_end(shard: Shard, records: Sequence[Record]) -> bool:
+    """KIN-112: whether a shard that was listed as closed before it was read is at its end with these records, which
+    were its newest. For endpoints that give iterators for ever."""
+    if shard.last is None:
+        return False
+    return not records or (shard.last.isdecimal() and int(records[-1].id) >= int(shard.last))
+
+
+def children_of(children: Sequence[ChildShard] | None) -> tuple[Shard, ...]:
+    """Announced ones as they are known to the lineage."""
+    return tuple(Shard(child.shard_id, tuple(child.parent_shards)) for child in children or ())
+
+
+def parsed(answer: dict[str, Any], kind: type[T]) -> T:
+    """Raises ServiceFault for what is no such answer."""
+    try:
+        return msgspec.convert(answer, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ServiceFault(f"the answer cannot be read: {error}", code="ResponseParserError") from error

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bridge.errors import Rejected, ServiceFault
-from bridge.record import Record
-from bridge.sources.kinesis_records import Origin, WireRecord, record_of
+from bridge.errors import Rejected
+from bridge.sources.kinesis_push import Push
+from bridge.sources.kinesis_records import ChildShard, Origin, WireRecord, children_of, parsed, past_the_end, records_of
 from bridge.sources.shards import CursorExpired, PositionTrimmed, ReadPage, Shard, Where
 
 if TYPE_CHECKING:
     from bridge.aws import Api
-
-T = TypeVar("T")
 
 CALL_TIMEOUT = 20.0
 """Of a read: 10 MiB may take a while."""
@@ -30,13 +28,6 @@ DISCOVERY = 60.0
 """KIN-92."""
 LISTINGS = 3
 """Attempts at one listing: its token may expire (KIN-12)."""
-
-
-class ChildShard(msgspec.Struct, rename="pascal"):
-    """As it is announced at its parent's end (KIN-92)."""
-
-    shard_id: str
-    parent_shards: list[str] = []
 
 
 class _Page(msgspec.Struct, rename="pascal"):
@@ -56,6 +47,7 @@ class KinesisStream:
         self.retention = inf
         self._api, self._origin = api, origin
         self._address = {"StreamARN": str(origin.stream)}
+        self._push = Push(api, origin) if "/consumer/" in origin.arn else None
 
     def __repr__(self) -> str:
         return f"<KinesisStream {self._origin.stream}>"
@@ -119,8 +111,7 @@ class KinesisStream:
                 raise CursorExpired(str(error)) from error
             raise
         page = parsed(answer, _Page)
-        origin, name = self._origin, shard.id
-        records = tuple([record_of(record, name, origin) for record in page.records])
+        records = records_of(page.records, shard.id, self._origin)
         behind = page.millis_behind_latest
         caught_up = not records if behind is None else behind == 0
         return ReadPage(
@@ -132,32 +123,11 @@ class KinesisStream:
             sum([len(record.json) for record in records]),
         )
 
-    def pages(self, shard: Shard, where: Where) -> AsyncGenerator[ReadPage] | None:  # noqa: ARG002 - it is asked
-        return None
+    def pages(self, shard: Shard, where: Where) -> AsyncGenerator[ReadPage] | None:
+        return self._push.pages(shard, where) if self._push else None
 
     async def _call(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
         return await self._api.call(operation, params, timeout=CALL_TIMEOUT)
-
-
-def past_the_end(shard: Shard, records: Sequence[Record]) -> bool:
-    """KIN-112: whether a shard that was listed as closed before it was read is at its end with these records, which
-    were its newest. For endpoints that give iterators for ever."""
-    if shard.last is None:
-        return False
-    return not records or (shard.last.isdecimal() and int(records[-1].id) >= int(shard.last))
-
-
-def children_of(children: Sequence[ChildShard] | None) -> tuple[Shard, ...]:
-    """Announced ones as they are known to the lineage."""
-    return tuple(Shard(child.shard_id, tuple(child.parent_shards)) for child in children or ())
-
-
-def parsed(answer: dict[str, Any], kind: type[T]) -> T:
-    """Raises ServiceFault for what is no such answer."""
-    try:
-        return msgspec.convert(answer, kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise ServiceFault(f"the answer cannot be read: {error}", code="ResponseParserError") from error
 
 
 def _name(origin: Origin) -> str:

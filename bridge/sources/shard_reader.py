@@ -42,7 +42,10 @@ NEWS_AFTER = 1.0
 COMMIT_IDLE_EVERY = 30.0
 """Seconds between two commits of a position that moves although nothing comes (KIN-101)."""
 READ_AHEAD = 64 << 20
-"""Bytes of one mapping's records that were read and that no runner has taken yet."""
+"""Bytes of one mapping's records that were read and that no runner has taken yet. Shards of which nothing is held may
+read one more batch each."""
+LARGE_READS = 6
+"""At a time, of one mapping: pages of shards that are behind, which may have 10 MiB each."""
 
 log = structlog.get_logger()
 
@@ -58,6 +61,7 @@ class ReadAhead:
     def __init__(self, limit: int = READ_AHEAD) -> None:
         self.limit = limit
         self.held = 0
+        self.large = anyio.Semaphore(LARGE_READS)
 
     def __repr__(self) -> str:
         return f"<ReadAhead {self.held} of {self.limit} bytes>"
@@ -260,7 +264,7 @@ class OpenShard:
             self._cursor = None
         except PositionTrimmed:  # KIN-32, DDB-25
             self._lose(f"the records after {self._where} are older than the stream keeps them")
-            self._where, self._cursor = TRIM_HORIZON, None
+            self._where, self._cursor, self._resumed_behind = TRIM_HORIZON, None, False
         except NotFound as error:
             await self.terms.missing(self.shard, error)
             if not self._past_the_end():
@@ -275,14 +279,24 @@ class OpenShard:
                 where, self._where = self._where, self._where.resolved  # LATEST at a later time is another place
                 self._cursor = await api.cursor(self.shard, where)
                 self._read_to = -1
-            self._not_before = anyio.current_time() + api.pause
-            page = await api.read(self.shard, self._cursor, self._limit())
-            self._cursor = page.cursor
-            self._feed(page)
+            page = await self._page() if self.caught_up else await self._large_page()
             if page.cursor is None:
                 self._end(page.children)
             elif page.caught_up and not page.records:
                 self._not_before += self._rest() - api.pause
+
+    async def _large_page(self) -> ReadPage:
+        """How much may be asked for is known when it is its turn."""
+        async with self.terms.ahead.large:
+            return await self._page()
+
+    async def _page(self) -> ReadPage:
+        api = self.terms.api
+        self._not_before = anyio.current_time() + api.pause
+        page = await api.read(self.shard, self._cursor, self._limit())
+        self._cursor = page.cursor
+        self._feed(page)
+        return page
 
     async def _receive(self, pages: AsyncGenerator[ReadPage]) -> None:
         self._where = self._where.resolved

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping as Dict, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from bridge.errors import BridgeError, NotFound, ServiceFault
 from bridge.mapping import Mapping, StreamOptions
@@ -33,7 +33,7 @@ ORPHAN_LOOK = 0.5
 class StreamSource:
     """The source of one mapping of a stream. What is the service's own is in ``_connect`` and in the records."""
 
-    data_key: ClassVar[str]
+    data_key: str
     probes = False
     rejects = False
     ordered = True

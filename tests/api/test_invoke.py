@@ -106,7 +106,7 @@ def test_the_type_of_an_error_is_told(api: Any) -> None:  # ESM-2
     assert raised.value.response["Type"] == "User"
 
 
-def test_throttled(api: Any, tmp_path: Path, stage: tuple[Site, Bridge]) -> None:  # INV-11
+def test_throttled(api: Any, tmp_path: Path, stage: tuple[Site, Bridge]) -> None:  # INV-11, ESM-5
     gate = tmp_path / "gate"
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(invoked, api, json.dumps({"order": {"until": str(gate)}}).encode(), "narrow")

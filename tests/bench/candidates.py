@@ -132,6 +132,10 @@ class Running:
             raise BenchError(f"{self._candidate.name} ended with {self._process.returncode}:\n{self._tail()}")
         return cpu_of(self._process.pid)
 
+    def memory(self) -> int:
+        """Bytes of the process alone, as resident now."""
+        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     def wait_until_polling(self, within: float = 30) -> None:
         deadline = time.monotonic() + within
         while not self._server.stats()["requests"].get("ReceiveMessage"):

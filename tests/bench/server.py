@@ -120,6 +120,10 @@ class Server:
     def stop_traffic(self) -> None:
         self._ask("POST", "/set?rate=0")
 
+    def control(self, path: str) -> None:
+        """Any other command of its README."""
+        self._ask("POST", path)
+
     def wait_for(self, what: str, condition: Callable[[Stats], bool], within: float) -> Stats:
         """The counters as soon as ``condition`` holds."""
         deadline = time.monotonic() + within

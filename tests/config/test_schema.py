@@ -197,5 +197,7 @@ class TestSmallExamples:
         assert loaded["kinesis"].mappings["clicks"].source == "kinesis"
         assert loaded["dynamodb"].mappings["new-users"].source == "dynamodb"
         assert "/consumer/" in loaded["fan-out"].mappings["clicks"].source_arn.resource
+        assert loaded["versions"].mappings["orders"].qualifier == "live"
+        assert loaded["versions"].functions["worker"].aliases["live"].weights == {"2": 0.1}
         functions = loaded["functions-elsewhere"].functions
         assert [function.kind for function in functions.values()] == ["url", "url", "lambda"]

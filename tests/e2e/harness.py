@@ -148,7 +148,12 @@ class Site:
         self, name: str = "actor", *, partial: bool = False, setting: str = "", code: Path = HANDLERS, **options: Any
     ) -> str:
         """Declares a function; without more it is handlers/actor.py. Gives its name."""
-        variables = {"JOURNAL": str(self.journal.file), "SETTING": setting, "PARTIAL": "1" if partial else ""}
+        variables = {
+            "JOURNAL": str(self.journal.file),
+            "SETTING": setting,
+            "PARTIAL": "1" if partial else "",
+            "TMPDIR": str(self.temporary),  # else the journal might lie below a /tmp that it does not see
+        }
         self.config["functions"][name] = {
             "Runtime": f"python{sys.version_info.major}.{sys.version_info.minor}",
             "Handler": "actor.handler",

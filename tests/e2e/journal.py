@@ -62,7 +62,7 @@ class Journal:
         ends = {(entry["request"], entry["pid"]): entry for entry in self.entries("end")}
         found = []
         for start in starts:
-            if queue and not start["records"][0]["eventSourceARN"].endswith(f":{queue}"):
+            if queue and not any(record["eventSourceARN"].endswith(f":{queue}") for record in start["records"][:1]):
                 continue
             end = ends.get((start["request"], start["pid"]))
             known = {name: start[name] for name in ("request", "function", "setting", "pid", "at", "records")}

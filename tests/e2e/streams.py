@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.e2e.harness import Site, eventually
 from tests.e2e.journal import Invocation
-from tests.servers import Server, unique
+from tests.servers import ACCOUNT, Server, unique
 
 GROUP = 500
 """Records in one request."""
@@ -19,7 +19,7 @@ class Stream:
     """A Kinesis stream of its own for the calling test."""
 
     def __init__(self, server: Server, *, shards: int = 1) -> None:
-        self.api = server.client("kinesis")
+        self.server, self.api = server, server.client("kinesis")
         self.name = unique("stream")
         self.api.create_stream(StreamName=self.name, ShardCount=shards)
         self.arn: str = eventually(self._active)
@@ -49,12 +49,34 @@ class Stream:
         """What handlers were given of it so far."""
         return site.journal.invocations(self.arn.rpartition(":")[2])
 
+    def seen(self, site: Site) -> list[int]:
+        """The ``n`` of all records of runs that ended well, as often as they were given."""
+        return [n for run in numbers([run for run in self.runs(site) if run.well]) for n in run]
+
+    def shards(self) -> list[str]:
+        """Those that are open, by their hash keys."""
+        listed = self.api.list_shards(StreamName=self.name)["Shards"]
+        shards = [shard for shard in listed if not shard["SequenceNumberRange"].get("EndingSequenceNumber")]
+        return [it["ShardId"] for it in sorted(shards, key=lambda it: int(it["HashKeyRange"]["StartingHashKey"]))]
+
+    def split(self) -> None:
+        """The only shard, in two."""
+        (shard,) = self.shards()
+        self.api.split_shard(StreamName=self.name, ShardToSplit=shard, NewStartingHashKey=str(1 << 127))
+        eventually(self._active)
+
+    def merge(self) -> None:
+        """The only two, in one."""
+        one, other = self.shards()
+        self.api.merge_shards(StreamName=self.name, ShardToMerge=one, AdjacentShardToMerge=other)
+        eventually(self._active)
+
 
 class Table:
     """A DynamoDB table with a stream, of its own for the calling test; its key is ``id``."""
 
     def __init__(self, server: Server, view: str = "NEW_AND_OLD_IMAGES") -> None:
-        self.api = server.client("dynamodb")
+        self.server, self.api = server, server.client("dynamodb")
         self.name = unique("table")
         made = self.api.create_table(
             TableName=self.name,
@@ -78,6 +100,21 @@ class Table:
     def runs(self, site: Site) -> list[Invocation]:
         """What handlers were given of it so far."""
         return site.journal.invocations(self.arn.split(":", 5)[5])
+
+
+def stream_site(site: Site) -> Site:
+    """The same, with the function ``streamer``."""
+    site.config["aws"]["account_id"] = ACCOUNT
+    site.function("streamer", Handler="actor.stream")
+    return site
+
+
+def mapped(site: Site, source: Stream | Table, **options: Any) -> str:
+    """Declares a mapping that begins with the oldest record, for the function ``streamer``. Gives its name."""
+    own = {"StartingPosition": "TRIM_HORIZON", **options}
+    if source.server is not site.server:
+        own["aws"] = {"endpoint_url": source.server.url}
+    return site.mapping(source.arn, "streamer", **own)
 
 
 def order(n: int, **more: Any) -> str:

@@ -43,6 +43,7 @@ def refused(done: Finished, *parts: str) -> None:
 
 Change = Callable[[dict[str, Any]], object]
 
+STREAM = "arn:aws:kinesis:eu-west-1:123456789012:stream/clicks"
 MISTAKES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "unknown_key": (
         lambda config: config["mappings"]["orders"].update(BatchSise=5),
@@ -77,9 +78,29 @@ MISTAKES: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "unsupported_arn": (
         lambda config: config["mappings"]["orders"].update(
-            EventSourceArn="arn:aws:kinesis:eu-west-1:123456789012:stream/clicks"
+            EventSourceArn="arn:aws:kafka:eu-west-1:123456789012:cluster/clicks/1-2-3"
         ),
-        (r"mappings\.orders\.EventSourceArn: ", "kinesis"),
+        (r"mappings\.orders\.EventSourceArn: ", "kafka"),
+    ),
+    "no_start_of_a_stream": (  # ESM-32
+        lambda config: config["mappings"]["orders"].update(EventSourceArn=STREAM),
+        (r"mappings\.orders\.StartingPosition: ", "TRIM_HORIZON"),
+    ),
+    "a_start_in_the_future": (  # KIN-1
+        lambda config: config["mappings"]["orders"].update(
+            EventSourceArn=STREAM, StartingPosition="AT_TIMESTAMP", StartingPositionTimestamp="2999-01-01T00:00:00Z"
+        ),
+        (r"mappings\.orders\.StartingPositionTimestamp: ", "future"),
+    ),
+    "a_streams_option_for_a_queue": (  # ESM-20
+        lambda config: config["mappings"]["orders"].update(BisectBatchOnFunctionError=True),
+        (r"mappings\.orders\.BisectBatchOnFunctionError: ", "SQS", "Kinesis"),
+    ),
+    "a_queues_option_for_a_stream": (  # ESM-41
+        lambda config: config["mappings"]["orders"].update(
+            EventSourceArn=STREAM, StartingPosition="LATEST", ScalingConfig={"MaximumConcurrency": 5}
+        ),
+        (r"mappings\.orders\.ScalingConfig: ", "Kinesis", "SQS"),
     ),
     "no_arn": (
         lambda config: config["mappings"]["orders"].update(EventSourceArn="orders"),

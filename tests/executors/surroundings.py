@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
+import msgspec
 
 from bridge.executors import Surroundings
 from bridge.executors.credentials import CredentialSource
@@ -63,7 +65,11 @@ def function(handler: str, **settings: Any) -> Function:
 async def running(
     function: Function, *, credentials: CredentialSource | None = None, output: OutputSink | None = None
 ) -> AsyncIterator[ProcessExecutor]:
-    """An executor under a leash of its own."""
+    """An executor under a leash of its own. The fixtures tell the tests about themselves by files below the machine's
+    /tmp, and hence keep that."""
+    if function.code == HANDLERS:
+        environment = {"TMPDIR": tempfile.gettempdir(), **function.environment}
+        function = msgspec.structs.replace(function, environment=environment)
     async with Leash() as leash, ProcessExecutor(function, Surroundings(leash, credentials, output)) as executor:
         yield executor
 

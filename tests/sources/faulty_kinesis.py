@@ -1,18 +1,21 @@
-"""The wire of Kinesis over a FaultyStream: ListShards, DescribeStreamSummary, GetShardIterator, GetRecords."""
+"""The wire of Kinesis over a FaultyStream: ListShards, DescribeStreamSummary, GetShardIterator, GetRecords; and
+SubscribeToShard without one."""
 
 from __future__ import annotations
 
 import json
 import time
 from base64 import b64encode
-from collections.abc import Mapping as Dict
+from collections.abc import AsyncGenerator, Mapping as Dict
+from math import inf
 from typing import Any, ClassVar
 
 import anyio
+import anyio.lowlevel
 
 from tests.sources.faulty_sqs import Refused
-from tests.sources.faulty_streams import ACCOUNT, REGION, FaultyStream
-from tests.sources.shard_model import Shard
+from tests.sources.faulty_streams import ACCOUNT, REGION, Call, FaultyStream
+from tests.sources.shard_model import Shard, Stored
 
 THROUGHPUT = 2 << 20
 """Bytes a second of one shard (KIN-10)."""
@@ -34,11 +37,21 @@ class FaultyKinesis(FaultyStream):
         self.ignores_filters = False
         """ListShards gives all of them, whatever it is asked for (KIN-114)."""
         self.encryption = ""
+        self.subscription_life = 300.0  # KIN-100
+        self.push_most = 1000
+        """Records in one event of a subscription."""
+        self.pushed = 0
+        """Records that were sent to subscribers so far."""
+        self._owners: dict[str, tuple[int, float]] = {}
         super().__init__(name, shards, **model)
 
     @property
     def arn(self) -> str:
         return f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{self.name}"
+
+    @property
+    def consumer_arn(self) -> str:
+        return f"{self.arn}/consumer/bridge:1700000000"
 
     def wire_record(self, key: str, body: str, number: int, at: float, members: dict[str, Any]) -> dict[str, Any]:
         wire = {
@@ -148,15 +161,7 @@ class FaultyKinesis(FaultyStream):
             "MillisBehindLatest": self._behind(shard, following, next_one),
         }
         if following is None and not self.hides_children:
-            children = [self.shards[child] for child in shard.children if child in self.shards]
-            answer["ChildShards"] = [
-                {
-                    "ShardId": child.id,
-                    "ParentShards": list(child.parents),
-                    "HashKeyRange": self._described(child)["HashKeyRange"],
-                }
-                for child in children
-            ]
+            answer["ChildShards"] = self._children(shard)
         return answer
 
     def _behind(self, shard: Shard, following: str | None, index: int | None) -> int:
@@ -168,6 +173,67 @@ class FaultyKinesis(FaultyStream):
         if index == len(shard.records):
             return 0
         return max(1, int((time.time() - shard.records[index].at) * 1000))
+
+    async def events(self, operation: str, params: Dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """SubscribeToShard. Each event is taken before the next one is made (KIN-103)."""
+        name, place = params["ShardId"], params["StartingPosition"]
+        self.calls.append(Call(operation, params, anyio.current_time(), name))
+        self.counts[operation] += 1
+        await anyio.lowlevel.checkpoint()
+        self._refuse_as_scripted(operation, name)
+        if params["ConsumerARN"] != self.consumer_arn:
+            raise Refused("ResourceNotFoundException")
+        shard = self.shard(name)
+        owner, since = self._owners.get(name, (0, -inf))
+        if anyio.current_time() < since + 5:  # KIN-102
+            raise Refused("ResourceInUseException")
+        self._owners[name] = (owner + 1, anyio.current_time())
+        number = self.start(shard, place["Type"], place.get("SequenceNumber"), place.get("Timestamp"))
+        until = anyio.current_time() + self.subscription_life
+        while anyio.current_time() < until:
+            begin = shard.since(number)
+            page = shard.records[begin : begin + self.push_most]
+            number = page[-1].number + 1 if page else number
+            ended = shard.last is not None and shard.since(number) == len(shard.records)
+            self.pushed += len(page)
+            yield {"SubscribeToShardEvent": self._event(shard, page, number, ended=ended)}
+            if ended:
+                return
+            if shard.since(number) == len(shard.records):
+                changed = self._changed
+                with anyio.CancelScope(deadline=min(until, anyio.current_time() + 5)):
+                    await changed.wait()
+            if not self.there:
+                raise Refused("ResourceNotFoundException")
+            if self._owners[name][0] != owner + 1:
+                raise Refused("ResourceInUseException")  # KIN-104
+
+    def steal(self, shard: str) -> None:
+        """Somebody else subscribes to it."""
+        owner, _ = self._owners[shard]
+        self._owners[shard] = (owner + 1, anyio.current_time())
+        self.changed()
+
+    def _event(self, shard: Shard, page: list[Stored], number: int, *, ended: bool) -> dict[str, Any]:
+        event: dict[str, Any] = {
+            "Records": [dict(record.wire) for record in page],
+            "ContinuationSequenceNumber": None if ended else str(number - 1 if page else self.next_number(shard) - 1),
+            "MillisBehindLatest": 0 if shard.since(number) == len(shard.records) else 1000,
+        }
+        if ended:
+            event["ChildShards"] = self._children(shard)
+        return event
+
+    def _children(self, shard: Shard) -> list[dict[str, Any]]:
+        children = [self.shards[child] for child in shard.children if child in self.shards]
+        return [
+            {
+                "ShardId": child.id,
+                "ParentShards": list(child.parents),
+                "HashKeyRange": self._described(child)["HashKeyRange"],
+            }
+            for child in children
+        ]
 
     operations: ClassVar = {
         "ListShards": _list,

@@ -7,10 +7,11 @@ by ``tests.wire`` (``serve``), or in the test's own loop, where the clock is own
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping as Dict, Sequence
+from collections.abc import AsyncGenerator, Mapping as Dict, Sequence
+from contextlib import aclosing
 from hashlib import md5
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -364,31 +365,40 @@ OPERATIONS = {
 }
 
 
-class Server(Protocol):
-    """Somebody who answers one service's operations."""
-
-    async def handle(self, operation: str, params: Dict[str, Any]) -> dict[str, Any]:
-        """Raises Refused or CutOff instead of answering."""
-        ...
-
-
 class LocalApi:
-    """A server as ``bridge.aws.Api``, without sockets: it lives in the same loop, whose clock can be owned."""
+    """A server as ``bridge.aws.Api``, without sockets: it lives in the same loop, whose clock can be owned. It has
+    ``handle`` (or ``events``), which raises Refused or CutOff instead of answering."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Any) -> None:
         self._server = server
 
     async def call(self, operation: str, params: Dict[str, Any], *, timeout: float) -> dict[str, Any]:
         try:
             with anyio.fail_after(timeout):
-                return await self._server.handle(operation, params)
-        except Refused as refused:
-            raise classify(refused.code)(f"{operation}: refused ({refused.code})", code=refused.code) from None
-        except (CutOff, TimeoutError):
-            raise Unreachable(f"{operation}: no answer") from None
+                answer: dict[str, Any] = await self._server.handle(operation, params)
+                return answer
+        except (Refused, CutOff, TimeoutError) as error:
+            raise _meant(error, operation) from None
+
+    async def events(self, operation: str, params: Dict[str, Any], *, timeout: float) -> AsyncGenerator[dict[str, Any]]:
+        async with aclosing(self._server.events(operation, params)) as events:
+            while True:
+                try:
+                    event = await anext(events)
+                except StopAsyncIteration:
+                    return
+                except (Refused, CutOff) as error:
+                    raise _meant(error, operation) from None
+                yield event
 
     def now(self) -> float:
         return float(int(time.time()))
+
+
+def _meant(error: Exception, operation: str) -> RemoteError:
+    if isinstance(error, Refused):
+        return classify(error.code)(f"{operation}: refused ({error.code})", code=error.code)
+    return Unreachable(f"{operation}: no answer")
 
 
 class LocalAws:

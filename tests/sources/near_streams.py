@@ -70,17 +70,18 @@ def items_of(records: Sequence[Record]) -> list[str]:
 
 
 class LocalKinesis(NearStream):
-    """A ``Broker`` of a stream in the same loop, whose clock can be owned."""
+    """A ``Broker`` of a stream in the same loop, whose clock can be owned. ``pushed``: its consumer is the source."""
 
-    def __init__(self, stream: FaultyKinesis) -> None:
+    def __init__(self, stream: FaultyKinesis, *, pushed: bool = False) -> None:
         super().__init__(LocalStreams(stream))
         self.stream = stream
+        self.arn = stream.consumer_arn if pushed else stream.arn
 
     async def put(self, *bodies: str, key: str = "") -> Sequence[str]:
         return [self.stream.put(key or body, body) for body in bodies]
 
     def source(self, **options: Any) -> KinesisSource:
-        return KinesisSource(self.mapping(self.stream.arn, **options), self.surroundings())
+        return KinesisSource(self.mapping(self.arn, **options), self.surroundings())
 
     def bodies(self, records: Sequence[Record]) -> list[str]:
         return data_of(records)

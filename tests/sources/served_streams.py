@@ -41,6 +41,18 @@ class ServedKinesis(NearStream):
             time.sleep(0.01)
         raise TimeoutError(summary)
 
+    def register(self) -> None:
+        """From now on the source is a consumer of the stream (KIN-100)."""
+        made = self.api.register_stream_consumer(StreamARN=self.arn, ConsumerName="bridge")
+        self.arn = made["Consumer"]["ConsumerARN"]
+        deadline = time.monotonic() + BUSY
+        while time.monotonic() < deadline:
+            told = self.api.describe_stream_consumer(ConsumerARN=self.arn)["ConsumerDescription"]
+            if told["ConsumerStatus"] == "ACTIVE":
+                return
+            time.sleep(0.01)
+        raise TimeoutError(told)
+
     async def put(self, *bodies: str, key: str = "") -> Sequence[str]:
         numbers: list[str] = []
         for start in range(0, len(bodies), 500):

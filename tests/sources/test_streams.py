@@ -44,6 +44,14 @@ class TestSmallNumbersInTheOwnLoop(LocalContract):
         return LocalKinesis(stream)
 
 
+class TestPushedInTheOwnLoop(LocalContract):
+    """KIN-100."""
+
+    @pytest.fixture
+    def broker(self) -> LocalKinesis:
+        return LocalKinesis(FaultyKinesis(shards=2), pushed=True)
+
+
 class TestTablesInTheOwnLoop(LocalContract):
     times = False
     merges = False
@@ -86,6 +94,18 @@ class TestKinesisOnMinistack(ServedContract):
     @pytest.fixture
     def server(self, ministack_server: Server) -> Server:
         return ministack_server
+
+
+class TestConsumerOnMinistack(TestKinesisOnMinistack):
+    """KIN-105: it knows consumers, but does not push: their stream is read instead."""
+
+    exact = False
+
+    @pytest.fixture
+    def broker(self, server: Server, aws: Aws) -> ServedKinesis:
+        broker = ServedKinesis(server, aws)
+        broker.register()
+        return broker
 
 
 class ServedTables(ServedContract):

@@ -21,6 +21,8 @@ object, with the keys
     raises  true: the handler raises; a path: it does as long as something is there
     fails   true: the answer names the record, and those after it are not looked at
     raw     what the handler answers at its end, as a text that need not be JSON
+
+Of a tumbling window it gathers the ``n`` of all records in its state, and notes it at the window's last invocation.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ def handler(event: dict[str, Any], context: Any) -> Any:
 
 def stream(event: dict[str, Any], context: Any) -> Any:
     with journal(event, context):
-        return follow(event["Records"])
+        answer = follow(event["Records"])
+        return gather(event) if "window" in event else answer
 
 
 @contextmanager
@@ -120,6 +123,14 @@ def follow(records: list[dict[str, Any]]) -> Any:
             return {"batchItemFailures": [{"itemIdentifier": number(record)}]}
         answer = order["raw"].encode() if "raw" in order else answer
     return answer
+
+
+def gather(event: dict[str, Any]) -> Any:
+    """The answer of a window."""
+    seen = [*event["state"].get("seen", ()), *(ordered(record)["n"] for record in event["Records"])]
+    if event["isFinalInvokeForWindow"]:
+        write({"what": "window", "shard": event["shardId"], "start": event["window"]["start"], "seen": seen})
+    return {"state": {"seen": seen}}
 
 
 def number(record: dict[str, Any]) -> str:
