@@ -5,7 +5,7 @@ one. The event loop never waits for the disk, and whoever moves a position goes 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping as Dict, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping as Dict, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -52,10 +52,11 @@ class Stored(NamedTuple):
 
 
 class Checkpoints:
-    """Keeps the positions in a store. Work with it inside ``running``."""
+    """Keeps the positions in a store. Work with it inside ``running``. ``wrote`` is told the seconds of each write."""
 
-    def __init__(self, store: PositionStore) -> None:
+    def __init__(self, store: PositionStore, wrote: Callable[[float], None] | None = None) -> None:
         self._store = store
+        self._wrote = wrote
         self._queue: deque[_Call] = deque()
         self._wake = anyio.Event()
         self._open = False
@@ -146,8 +147,11 @@ class Checkpoints:
         return calls
 
     async def _write(self, calls: list[_Call]) -> None:
+        began = anyio.current_time()
         try:
             await self._store.move_positions([move for call in calls for move in call.moves])
+            if self._wrote:
+                self._wrote(anyio.current_time() - began)
         except HoldLost as error:
             if len(calls) > 1:  # the others go on: each by itself
                 for call in calls:

@@ -190,7 +190,9 @@ class Daemon:
             await stack.enter_async_context(self._leash)
             self._cgroups = delegated()
             self._store = await stack.enter_async_context(open_store(self.settings.state))
-            self._checkpoints = await stack.enter_async_context(Checkpoints(self._store).running())
+            self._checkpoints = await stack.enter_async_context(
+                Checkpoints(self._store, self.metrics.checkpoint_seconds.observe).running()
+            )
             if self.settings.admin_host is not None:
                 self.admin = await stack.enter_async_context(
                     AdminServer(

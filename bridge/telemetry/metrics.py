@@ -58,6 +58,12 @@ class Metrics:
         self._buffered_limit = Gauge(
             "bridge_buffered_limit_bytes", "The most that bridge_buffered_bytes may become.", registry=self.registry
         )
+        self.checkpoint_seconds = Histogram(
+            "bridge_checkpoint_seconds",
+            "Time of one write of positions, which is of all mappings together.",
+            registry=self.registry,
+            buckets=SECONDS,
+        )
         build = Gauge("bridge_build_info", "Always 1; the version is a label.", ["version"], registry=self.registry)
         build.labels(__version__).set(1)
         ProcessCollector(registry=self.registry)

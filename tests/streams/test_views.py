@@ -210,3 +210,15 @@ async def test_a_mapping_that_is_gone_leaves_no_series() -> None:
         assert it.daemon
         await it.daemon.supervisor.remove(NAME)
         assert b'mapping="orders"' not in it.metrics.render()[0]
+
+
+async def test_writes_of_positions_are_timed() -> None:
+    async with streaming(failing) as it:
+        it.disk.delay = 2.0
+        it.start()
+        it.put("2")
+        await it.finished()
+        found = it.metrics.registry.get_sample_value
+        writes = found("bridge_checkpoint_seconds_count")
+        assert writes == len(it.disk.writes) > 1
+        assert found("bridge_checkpoint_seconds_sum") == pytest.approx(2.0 * writes)

@@ -223,7 +223,7 @@ class Daemon:
             MortalExecutor(self, world), world.metrics.function_meter(world.function.name)
         )
         store: Any = MortalStore(self, world.disk)
-        self._checkpoints = Checkpoints(store)
+        self._checkpoints = Checkpoints(store, world.metrics.checkpoint_seconds.observe)
         delivery = Delivery(aws, lambda name: world.function, _accept_nothing, lambda name: invoker.meter)
         self.supervisor = Supervisor(
             aws, world.metrics, Buffer(world.buffer), world.pauses, delivery=delivery, checkpoints=self._checkpoints
