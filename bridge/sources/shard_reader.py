@@ -31,6 +31,7 @@ from bridge.sources.shards import (
     Shard,
     StreamApi,
     Where,
+    end_of,
 )
 
 FIRST_ANSWER = 5.0
@@ -388,9 +389,9 @@ class OpenShard:
         self.listened = False
         for lane in self.lanes:
             lane.wake()
-        if self._resumed_behind and (page.records or not page.caught_up):
+        if self._resumed_behind and page.records:
             self._lose(f"the stored position {self._text} is older than the stream keeps its records")  # KIN-32
-        self._resumed_behind = False
+        self._resumed_behind = self._resumed_behind and not (page.records or page.caught_up)  # KIN-13: an empty stretch
 
     def _end(self, children: Sequence[Shard] = ()) -> None:
         self.ended = self.caught_up = True
@@ -463,7 +464,8 @@ class OpenShard:
     @property
     def tombstone(self) -> Position:
         """Likewise, when all of it is done."""
-        return msgspec.structs.replace(self.position, state=b"", ended=True)
+        text = end_of(self.shard, self._text)
+        return msgspec.structs.replace(self.position, position=text, state=b"", ended=True)
 
     async def finish(self, lane: ShardLane) -> None:
         """The lane's last record is settled; the last lane ends the shard (KIN-91)."""

@@ -150,6 +150,20 @@ class StreamApi(Protocol):
         ...
 
 
+def end_of(shard: Shard, text: str) -> str:
+    """The position of a shard that was read to its end: ``text`` unless that has no sequence number and the shard has
+    one. A tombstone shall tell its shard from one of the same name."""
+    number = shard.last or shard.first
+    if text.startswith("AFTER_SEQUENCE_NUMBER ") or not number.isdecimal():
+        return text
+    return str(Where("AFTER_SEQUENCE_NUMBER", number))
+
+
+def _begins_after(shard: Shard, position: Position) -> bool:
+    number = Where.parse(position.position).sequence
+    return bool(number) and shard.first.isdecimal() and int(shard.first) > int(number)
+
+
 # Which shard, and when.
 
 
@@ -215,7 +229,10 @@ class Lineage:
         text = str(start)
         skips = start.kind == "LATEST"
         return {
-            shard.id: Position(position=text, ended=skips and shard.last is not None) for shard in self._listed.values()
+            shard.id: Position(position=end_of(shard, text), ended=True)
+            if skips and shard.last is not None
+            else Position(position=text)
+            for shard in self._listed.values()
         }
 
     def stored(self, moved: Dict[str, Position]) -> None:
@@ -236,6 +253,15 @@ class Lineage:
             self._positions.pop(shard, None)
 
     # What follows.
+
+    def strangers(self) -> list[str]:
+        """Tombstones of a stream that had the same name: their shards are open now, and begin after what the tombstone
+        says was read. Kinesis numbers in order of time, and shards of every stream begin with the same names."""
+        return [
+            shard
+            for shard, position in self._positions.items()
+            if position.ended and (it := self._listed.get(shard)) and it.last is None and _begins_after(it, position)
+        ]
 
     def ready(self) -> list[Shard]:
         """Shards that may be started now: not finished, not being read, all parents finished (KIN-91). One that has a

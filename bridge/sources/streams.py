@@ -127,6 +127,7 @@ class StreamSource:
         shards = await persist(lambda: api.shards(start), trouble=self.surroundings.trouble)
         self._lineage.listed(shards)
         if start is None:
+            await self._forget_strangers()
             return
         if start.kind == "LATEST":
             start = start._replace(at=api.now() or time.time())
@@ -135,6 +136,13 @@ class StreamSource:
         self._lineage.stored(moved)
         self._first = {shard: start for shard, position in moved.items() if not position.ended}
         self._log.info("stream_begun", start=str(start), shards=len(self._first))
+
+    async def _forget_strangers(self) -> None:
+        if strangers := self._lineage.strangers():
+            for shard in strangers:
+                self._gap(shard, "the stream was made anew under its old name; its new shards are read from the start")
+            await self._positions.forget(strangers)
+            self._lineage.forgot(strangers)
 
     # Which shards are read.
 
@@ -250,7 +258,7 @@ class StreamSource:
             batch_size=self.mapping.batch_size,
             lanes=self.options.lanes,
             poll=self._polled,
-            gap=self._gap,
+            gap=lambda shard, line: self._gap(shard.id, line),
             trouble=self._trouble,
             missing=self._missing,
             announced=self._announced,
@@ -267,9 +275,9 @@ class StreamSource:
         if page.records:
             meter.polled(len(page.records), page.size)
 
-    def _gap(self, shard: Shard, line: str) -> None:
+    def _gap(self, shard: str, line: str) -> None:
         self.surroundings.meter.stream.gap()
-        self._log.warning("position_trimmed", shard=shard.id, detail=line)
+        self._log.warning("position_trimmed", shard=shard, detail=line)
 
     def _announced(self, shards: Sequence[Shard]) -> None:
         self._lineage.announced(shards)

@@ -17,6 +17,7 @@ from bridge.sources import Partition
 from tests.clock import SKIPPING, owned_wall
 from tests.contracts.stream import reading
 from tests.sources.faulty_kinesis import FaultyKinesis
+from tests.sources.faulty_streams import LocalStreams
 from tests.sources.near_streams import LocalKinesis
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("owned_wall")]
@@ -375,6 +376,33 @@ async def test_a_place_that_the_stream_never_had_begins_anew(stream: FaultyKines
     async with reading(broker) as reader:
         await reader.until(lambda: reader.everything)
     assert broker.counted("gaps_total") == 1
+
+
+class LaterKinesis(FaultyKinesis):
+    """A stream that was made later."""
+
+    first_number = FaultyKinesis.first_number + 10**20
+
+
+async def test_shards_of_a_stream_that_was_made_anew_are_read_although_those_before_them_have_ended(
+    stream: FaultyKinesis, broker: LocalKinesis
+) -> None:
+    """KIN-94: tombstones are those of one stream, while shards of all streams have the same names."""
+    await broker.put("old", key="one")
+    (first,) = stream.open
+    stream.split(first)
+    async with reading(broker) as reader:
+        await reader.until(lambda: len(reader.partitions) == 3)
+    assert broker.positions.stored[first].ended
+    broker.stream = anew = LaterKinesis()
+    broker.aws = LocalStreams(anew)
+    await broker.put("new", key="one")
+    with structlog.testing.capture_logs() as logs:
+        async with reading(broker) as reader:
+            await reader.until(lambda: reader.settled)
+            assert broker.bodies(reader.everything) == ["new"]
+    assert not broker.positions.stored[first].ended
+    assert first in [entry["shard"] for entry in logs if entry["event"] == "position_trimmed"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from bridge.errors import StateError
 from bridge.position import Position
-from bridge.sources.shards import TRIM_HORIZON, Lineage, Shard, Where
+from bridge.sources.shards import TRIM_HORIZON, Lineage, Shard, Where, end_of
 
 
 def ids(shards: Iterable[Shard]) -> list[str]:
@@ -186,6 +186,33 @@ class TestTombstones:
 
     def test_without_it_a_listed_shard_is_not_read_again(self) -> None:
         assert ids(lineage(*SPLIT, b="TRIM_HORIZON").ready()) == ["b", "c"]
+
+
+class TestStreamsOfTheSameName:
+    OLD, NEW = Where("AFTER_SEQUENCE_NUMBER", "500"), Shard("a", first="900")
+
+    def test_a_tombstone_of_the_older_one_is_a_stranger(self) -> None:
+        lines = Lineage({"a": Position(position=str(self.OLD), ended=True), "b": Position(position="TRIM_HORIZON")})
+        lines.listed([self.NEW])
+        assert lines.strangers() == ["a"]
+        lines.forgot(lines.strangers())
+        assert ids(lines.ready()) == ["b", "a"]
+
+    @pytest.mark.parametrize(
+        "shard",
+        [Shard("a", first="100"), Shard("a", first="500"), Shard("a", first="900", last="950"), Shard("a"), Shard("b")],
+        ids=str,
+    )
+    def test_no_other_is(self, shard: Shard) -> None:  # a listing may be late: the shard that ended is still open there
+        lines = Lineage({"a": Position(position=str(self.OLD), ended=True), "b": Position(position=str(self.OLD))})
+        lines.listed([shard])
+        assert lines.strangers() == []
+
+    def test_a_tombstone_has_a_number_where_the_shard_has_one(self) -> None:
+        assert end_of(Shard("a", first="1", last="9"), "TRIM_HORIZON") == "AFTER_SEQUENCE_NUMBER 9"
+        assert end_of(Shard("a", first="1"), "AT_TIMESTAMP 7.000") == "AFTER_SEQUENCE_NUMBER 1"
+        assert end_of(Shard("a", first="1", last="9"), str(self.OLD)) == str(self.OLD)
+        assert end_of(Shard("a"), "TRIM_HORIZON") == "TRIM_HORIZON"
 
 
 class History:
