@@ -3,6 +3,7 @@ outside."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any, Self
 import aiohttp
 import anyio
 import pytest
+import structlog
 import yaml
 
 from bridge.api import Call, mappings
@@ -283,5 +285,8 @@ async def test_a_delete_that_was_cut_short_is_finished_at_the_next_start(place: 
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
+def _quiet() -> Iterator[None]:
     logs.configure("warning", "json")
+    yield
+    logs.configure("debug", "json", io.StringIO())  # other tests want to see what they log
+    structlog.reset_defaults()

@@ -12,7 +12,6 @@ from bridge.executors import memory
 from bridge.executors.memory import enforced, excess
 from bridge.invocation import Failed
 from bridge.invoker import ERROR_TYPES
-from bridge.telemetry import logs
 from tests.conftest import missing
 from tests.contracts.executor import answer, error, invocation
 from tests.executors.surroundings import PATIENCE, Lines, Write, alive, appears, gone, running
@@ -102,12 +101,11 @@ async def test_while_all_wait_nobody_looks(write: Write, monkeypatch: pytest.Mon
 
 
 async def test_where_it_is_not_enforced_it_says_so(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    logs.configure("info", "json")  # whatever another test wanted to see
     monkeypatch.setattr(memory, "_PAGE", 0)
-    with structlog.testing.capture_logs() as lines:
+    with structlog.testing.capture_logs() as logs:
         async with running(write("def handler(event, context): return 1", memory=1), output=Lines()) as executor:
             assert answer(await executor.invoke(invocation())) == 1
-    assert "memory_not_enforced" in [line["event"] for line in lines]
+    assert "memory_not_enforced" in [line["event"] for line in logs]
 
 
 async def test_a_process_that_is_gone_uses_nothing(write: Write) -> None:

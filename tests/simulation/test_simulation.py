@@ -14,7 +14,7 @@ from tests.simulation.ledger import Broken, Ledger
 from tests.simulation.plan import plan
 from tests.simulation.play import play
 
-SEEDS = int(os.environ.get("BRIDGE_SEEDS", "1500"))
+SEEDS = int(os.environ.get("BRIDGE_SEEDS", "2000"))
 PORTION = 100
 REMEMBERED = (2987,)
 """Found something once that the first seeds do not: a merged shard whose second parent nobody knew yet."""
