@@ -16,7 +16,7 @@ from bridge.filtering import compile_filter
 from bridge.invocation import Failed, Outcome, Succeeded
 from bridge.mapping import Mapping
 from bridge.pipeline.breaker import Breaker
-from bridge.pipeline.verdict import BatchReport, Policy, Report, Verdict
+from bridge.pipeline.verdict import BatchReport, Report, Verdict
 from bridge.record import Batch, Page, Record
 from bridge.snapshot import Blocked, Failure
 from bridge.telemetry.stream_metrics import REASONS
@@ -200,9 +200,10 @@ class Flow(msgspec.Struct, eq=False):
             **about,
         )
 
-    def blocked(self, before: Blocked | None, outcome: Outcome, verdict: Verdict, policy: Policy) -> Blocked | None:
+    def blocked(self, before: Blocked | None, outcome: Outcome, verdict: Verdict) -> Blocked | None:
         """What blocks a partition of an ordered source now, if ``before`` did so until this invocation."""
-        if not policy.stream or not verdict.retry:
+        options = self.mapping.stream
+        if options is None or not verdict.retry:
             return None
         again = verdict.retry[0]
         first, _, records = again.span
@@ -210,7 +211,7 @@ class Flow(msgspec.Struct, eq=False):
             record=first.id,
             records=records,
             attempt=again.attempt,
-            attempts=None if isinf(policy.stream.retries) else int(policy.stream.retries) + 1,
+            attempts=None if isinf(options.retries) else int(options.retries) + 1,
             since=before.since if before and before.record == first.id else time.time(),
             why="answer" if isinstance(outcome, Succeeded) else outcome.kind,
         )

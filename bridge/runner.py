@@ -176,7 +176,7 @@ class Runner:
         """Writes an invocation down, once its records are on their way: the source need not wait for that."""
         flow = self._flow
         flow.ended(self._partition.id, batch, outcome, verdict, random.random())  # noqa: S311 - jitter
-        self._blocked = flow.blocked(self._blocked, outcome, verdict, flow.source.policy(batch))
+        self._blocked = flow.blocked(self._blocked, outcome, verdict)
         self._ended(outcome)
 
     async def _invoke(self, batch: Batch, payload: bytes) -> Outcome:
