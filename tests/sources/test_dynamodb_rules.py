@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -11,7 +12,7 @@ import pytest
 import structlog
 
 from bridge.errors import AccessDenied
-from bridge.record import Record
+from bridge.record import Record, Span
 from bridge.sources import Bound, Partition
 from bridge.sources.dynamodb import DynamoDBSource
 from tests.clock import SKIPPING, owned_wall
@@ -290,3 +291,27 @@ async def test_items_keep_to_their_lanes(table: FaultyTable, broker: LocalTable)
 def test_limits() -> None:  # DDB-64
     limits = DynamoDBSource.limits("arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/2024-06-10T19:26:16.525")
     assert (limits.batch_size, limits.window) == (Bound(1, 10_000, 100), Bound(0, 300, 0))
+
+
+def test_reports_name_the_stream_and_the_shard(broker: LocalTable, table: FaultyTable) -> None:  # DDB-62, KIN-84
+    first, last = (Record(id=f"{number:021d}", json=b"", arrived_at=1573689 * 1000.0 + number) for number in (1, 20))
+    assert broker.source().batch_info("shardId-0001#2", Span(first, last, 3)) == {
+        "DDBStreamBatchInfo": {
+            "shardId": "shardId-0001",
+            "startSequenceNumber": first.id,
+            "endSequenceNumber": last.id,
+            "approximateArrivalOfFirstRecord": "2019-11-13T23:50:01Z",
+            "approximateArrivalOfLastRecord": "2019-11-13T23:50:20Z",
+            "batchSize": 3,
+            "streamArn": table.arn,
+        }
+    }
+
+
+async def test_a_shard_has_one_reader_however_many_lanes(table: FaultyTable, broker: LocalTable) -> None:  # DDB-8
+    table.latency = 0.5
+    async with reading(broker, lanes=10) as reader:
+        await reader.until(lambda: len(reader.heard) == 10)
+        await anyio.sleep(60)
+    reads = [call.at for call in table.of("GetRecords")]
+    assert all(later - earlier >= 0.5 for earlier, later in pairwise(reads))

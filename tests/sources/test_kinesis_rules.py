@@ -208,6 +208,15 @@ async def test_another_number_of_lanes_goes_on_from_the_same_place(broker: Local
     assert len(seen) == len(set(seen)) == 90
 
 
+async def test_a_record_of_ten_mebibytes_is_read_like_any_other(stream: FaultyKinesis, broker: LocalKinesis) -> None:
+    body = "x" * (10 << 20)  # KIN-15, KIN-38: what becomes of it is decided behind the source
+    await broker.put("small", body, "after", key="one")
+    async with reading(broker) as reader:
+        await reader.until(lambda: len(reader.everything) == 3, within=60)
+        assert broker.bodies(reader.everything) == ["small", body, "after"]
+        assert len(reader.everything[1].json) > 6 << 20
+
+
 # Where it begins.
 
 
