@@ -227,7 +227,7 @@ class Ledger:
         reached = _reached(position)
         entries = self._by_shard[shard]
         ahead = [e.order for e in entries if e.order not in self.done and (position.ended or int(e.number) <= reached)]
-        if ahead and not (position.ended and not self._by_shard[shard]):
+        if ahead:
             raise Broken(f"the position of {shard} is {_told({shard: position})}, before {ahead} are done")
         if position.ended and shard not in self._closed:
             raise Broken(f"{shard} is open, and stored as ended")

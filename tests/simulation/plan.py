@@ -92,15 +92,7 @@ def plan(seed: int) -> Plan:
             on_failure=QUEUE,
         ),
         fates=_fates(dice, records, retries),
-        acts=sorted(
-            (
-                *_puts(dice, length, records),
-                *_shapes(dice, length, kind),
-                *_faults(dice, length),
-                *_deaths(dice, length),
-            ),
-            key=lambda act: act.at,
-        ),
+        acts=_acts(dice, length, records, kind),
         shape=_shape(dice, kind),
         throttles=dice.choice((0.0, 0.0, 0.1, 0.3)),
         slow_store=dice.choice((0.0, 0.0, 0.1, 2.0)),

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ from tests.simulation.play import play
 
 SEEDS = int(os.environ.get("BRIDGE_SEEDS", "2000"))
 PORTION = 100
+ROOT = Path(__file__).parents[2]
 REMEMBERED = (2987,)
 """Found something once that the first seeds do not: a merged shard whose second parent nobody knew yet."""
 
@@ -43,6 +47,23 @@ def test_promises_are_kept_whatever_happens(first: int) -> None:
 @pytest.mark.parametrize("seed", REMEMBERED)
 def test_what_was_found_once_stays_mended(seed: int) -> None:
     run(seed)
+
+
+def test_a_run_is_the_same_in_another_process() -> None:
+    """Whatever the order of sets is there."""
+    seeds = (3, 8, 60, 184)
+    code = f"""
+import time
+from tests.clock import wall
+time.time = wall
+from tests.simulation.plan import plan
+from tests.simulation.play import play
+for seed in {seeds}:
+    print("\\n".join(play(plan(seed)).trail))
+"""
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [line for seed in seeds for line in "\n".join(run(seed).trail).splitlines()]
 
 
 def test_the_same_seed_is_the_same_run() -> None:
