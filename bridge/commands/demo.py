@@ -6,8 +6,9 @@ import argparse
 import sys
 
 HELP = (
-    "Starts an embedded AWS endpoint and the daemon, sends 200 messages through two queues, shows what happens, and "
-    "sums up which of AWS's rules could be seen. Needs no account, no Docker and no configuration."
+    "Starts an embedded AWS endpoint and the daemon, sends 200 messages through two queues, records through a Kinesis "
+    "stream and changes of a DynamoDB table, shows what happens, and sums up which of AWS's rules could be seen. Needs "
+    "no account, no Docker and no configuration."
 )
 EXAMPLE = "bridge demo --json"
 

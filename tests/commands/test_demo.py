@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,11 @@ import pytest
 from tests.conftest import missing
 
 BRIDGE = [sys.executable, "-m", "bridge"]
-RULES = {"SQS-1", "SQS-5", "SQS-25", "SQS-37", "SQS-40", "SQS-55", "SQS-56", "SQS-65"}
+RULES = {
+    "SQS-1", "SQS-5", "SQS-25", "SQS-37", "SQS-40", "SQS-55", "SQS-56", "SQS-65",
+    "KIN-36", "KIN-63", "KIN-64", "KIN-68", "KIN-80", "DDB-41", "DDB-46", "DDB-50",
+}  # fmt: skip
+MAPPINGS = ("orders", "payments", "clicks", "customers")
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +54,10 @@ def test_it_shows_every_rule_within_a_minute_and_leaves_nothing(tmp_path: Path) 
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout)
-    assert summary["messages"] == 200
+    assert (summary["messages"], summary["records"], summary["writes"]) == (200, 36, 35)
     assert {rule["rule"] for rule in summary["rules"] if rule["seen"]} == RULES
-    assert "in flight" in done.stderr  # the live view
+    for mapping in MAPPINGS:
+        assert re.search(rf"\b{mapping}: \d+ received, .* in flight", done.stderr)  # the live view
     assert "Traceback" not in done.stderr
     assert processes(str(tmp_path)) == []
     assert [path.name for path in tmp_path.iterdir()] == []

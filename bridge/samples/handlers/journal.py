@@ -1,19 +1,16 @@
-"""Writes down what a handler saw, one JSON line per record, where the variable JOURNAL says."""
+"""Writes down what a handler did, one JSON line per record, where the variable JOURNAL says."""
 
 import json
 import os
 import time
 
 
-def write(record, context, outcome):
+def write(event, context, record, outcome):
     entry = {
         "at": time.time(),
         "request": context.aws_request_id,
-        "message": record["messageId"],
-        "first_received": int(record["attributes"]["ApproximateFirstReceiveTimestamp"]) / 1000,
-        "receives": int(record["attributes"]["ApproximateReceiveCount"]),
-        "group": record["attributes"].get("MessageGroupId"),
-        "body": json.loads(record["body"]),
+        "batch": len(event["Records"]),
+        "record": record,
         "outcome": outcome,
     }
     line = json.dumps(entry).encode() + b"\n"

@@ -12,10 +12,10 @@ def handler(event, context):
             ship(json.loads(record["body"]), int(record["attributes"]["ApproximateReceiveCount"]))
         except ValueError as error:
             print(f"order of message {record['messageId']} failed: {error}")
-            journal.write(record, context, "failed")
+            journal.write(event, context, record, "failed")
             failures.append({"itemIdentifier": record["messageId"]})
         else:
-            journal.write(record, context, "done")
+            journal.write(event, context, record, "done")
     return {"batchItemFailures": failures}
 
 

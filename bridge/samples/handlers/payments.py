@@ -14,8 +14,8 @@ def handler(event, context):
         first_try = record["attributes"]["ApproximateReceiveCount"] == "1"
         if group in stopped or (payment.get("flaky") and first_try):
             stopped.add(group)
-            journal.write(record, context, "failed")
+            journal.write(event, context, record, "failed")
             failures.append({"itemIdentifier": record["messageId"]})
         else:
-            journal.write(record, context, "done")
+            journal.write(event, context, record, "done")
     return {"batchItemFailures": failures}
