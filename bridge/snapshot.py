@@ -9,9 +9,9 @@ from typing import Protocol
 import msgspec
 
 
-def iso(epoch: float) -> str:
-    """ISO 8601 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def iso(epoch: float, timespec: str = "milliseconds") -> str:
+    """ISO 8601 in UTC, to the millisecond, or as ``timespec`` says."""
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 State = str

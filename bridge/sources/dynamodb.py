@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -14,9 +13,6 @@ from bridge.sources import Bound, Limits
 from bridge.sources.shards import StreamApi
 from bridge.sources.streams import StreamSource
 
-if TYPE_CHECKING:
-    from bridge.record import Span
-
 STREAM = re.compile(r"table/[a-zA-Z0-9_.-]{1,255}/stream/[\w:.-]{1,100}")
 """The resource of the ARN of a table's stream."""
 
@@ -25,6 +21,8 @@ class DynamoDBSource(StreamSource):
     """The source of one mapping of a table's stream."""
 
     data_key = "dynamodb"
+    info_key = "DDBStreamBatchInfo"  # DDB-62
+    info_timespec = "seconds"  # its records know no others (KIN-84)
 
     @classmethod
     def limits(cls, mapping_source: str) -> Limits:
@@ -46,22 +44,3 @@ class DynamoDBSource(StreamSource):
     def view(self, record: Record) -> Any:
         """As the function gets it: attribute values keep their types (DDB-51)."""
         return msgspec.json.decode(record.json)
-
-    def batch_info(self, partition: str, span: Span) -> dict[str, Any]:
-        """DDB-62."""
-        return {
-            "DDBStreamBatchInfo": {
-                "shardId": partition.partition("#")[0],
-                "startSequenceNumber": span.first.id,
-                "endSequenceNumber": span.last.id,
-                "approximateArrivalOfFirstRecord": _instant(span.first.arrived_at),
-                "approximateArrivalOfLastRecord": _instant(span.last.arrived_at),
-                "batchSize": span.length,
-                "streamArn": str(self.mapping.source_arn),
-            }
-        }
-
-
-def _instant(at: float) -> str:
-    """In whole seconds, as these records know no others (KIN-84)."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

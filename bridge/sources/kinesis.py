@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 from bridge.mapping import SourceArn
-from bridge.record import Record, Span
+from bridge.record import Record
 from bridge.sources import Bound, Limits
 from bridge.sources.kinesis_records import Origin, view
 from bridge.sources.shards import StreamApi
@@ -22,6 +21,8 @@ class KinesisSource(StreamSource):
     """The source of one mapping of a Kinesis stream, or of a consumer of one."""
 
     data_key = "data"
+    info_key = "KinesisBatchInfo"  # KIN-80
+    info_timespec = "milliseconds"  # KIN-84
 
     @classmethod
     def limits(cls, mapping_source: str) -> Limits:
@@ -39,22 +40,12 @@ class KinesisSource(StreamSource):
         await persist(stream.open, trouble=around.trouble)
         return stream
 
+    @property
+    def stream_arn(self) -> str:
+        return str(stream_of(self.mapping.source_arn))
+
     def view(self, record: Record) -> Any:
         return view(record)
-
-    def batch_info(self, partition: str, span: Span) -> dict[str, Any]:
-        """KIN-80, KIN-84."""
-        return {
-            "KinesisBatchInfo": {
-                "shardId": partition.partition("#")[0],
-                "startSequenceNumber": span.first.id,
-                "endSequenceNumber": span.last.id,
-                "approximateArrivalOfFirstRecord": _instant(span.first.arrived_at),
-                "approximateArrivalOfLastRecord": _instant(span.last.arrived_at),
-                "batchSize": span.length,
-                "streamArn": str(stream_of(self.mapping.source_arn)),
-            }
-        }
 
 
 def stream_of(arn: SourceArn) -> SourceArn:
@@ -63,7 +54,3 @@ def stream_of(arn: SourceArn) -> SourceArn:
     if not match:
         raise ValueError("expected the ARN of a stream, …:stream/NAME, or of its consumer, …:stream/NAME/consumer/NAME")
     return arn._replace(resource=f"stream/{match['name']}")
-
-
-def _instant(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -16,6 +16,7 @@ from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.streams import stream_policy
 from bridge.pipeline.verdict import Policy
 from bridge.record import Batch, Record, Span
+from bridge.snapshot import iso
 from bridge.sources import Limits, Surroundings
 from bridge.sources.payload import records_event
 from bridge.sources.shards import Lineage, ReadPage, Shard, StreamApi, Where
@@ -34,6 +35,10 @@ class StreamSource:
     """The source of one mapping of a stream. What is the service's own is in ``_connect`` and in the records."""
 
     data_key: str
+    info_key: str
+    """What reports call the place of the records that were given up."""
+    info_timespec: str
+    """How exact their times are."""
     probes = False
     rejects = False
     ordered = True
@@ -72,7 +77,22 @@ class StreamSource:
 
     def batch_info(self, partition: str, span: Span) -> dict[str, Any]:
         """Where records are that are given up (KIN-80, DDB-62)."""
-        raise NotImplementedError
+        return {
+            self.info_key: {
+                "shardId": partition.partition("#")[0],
+                "startSequenceNumber": span.first.id,
+                "endSequenceNumber": span.last.id,
+                "approximateArrivalOfFirstRecord": iso(span.first.arrived_at, self.info_timespec),
+                "approximateArrivalOfLastRecord": iso(span.last.arrived_at, self.info_timespec),
+                "batchSize": span.length,
+                "streamArn": self.stream_arn,
+            }
+        }
+
+    @property
+    def stream_arn(self) -> str:
+        """Of the stream itself."""
+        return str(self.mapping.source_arn)
 
     # Opening and closing.
 
