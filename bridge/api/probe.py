@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from bridge.api import ApiError, Host, invalid
 from bridge.errors import AccessDenied, NotFound, Rejected, RemoteError
-from bridge.mapping import Mapping
+from bridge.mapping import Mapping, SourceArn
 from bridge.sources.kinesis import stream_of
 
 PATIENCE = 10.0
@@ -19,13 +19,16 @@ MISSING = (
 
 
 async def check_source(host: Host, mapping: Mapping) -> None:
-    """ESM-37 to ESM-39. Nothing is received on trial: that would count as a delivery of somebody's message."""
+    """ESM-37 to ESM-39, ESM-46. Nothing is received on trial: that would count as a delivery of somebody's message."""
     await _CHECKS[mapping.source](host, mapping)
 
 
 async def _check_queue(host: Host, mapping: Mapping) -> None:
+    function = host.settings.functions[mapping.function]
+    region, timeout = SourceArn.parse(function.arn).region, function.timeout
+    if mapping.source_arn.region != region:  # ESM-46; the wording is ours
+        raise invalid(f"Queue and function must be in the same Region: {mapping.source_arn} and {function.arn}")
     visibility = await _visibility(host, mapping)
-    timeout = host.settings.functions[mapping.function].timeout
     if visibility < timeout:
         raise invalid(
             f"Queue visibility timeout: {visibility} seconds is less than Function timeout: {timeout:.0f} seconds"

@@ -142,3 +142,10 @@ def test_what_an_update_cannot_change(api: Any, queue: Queue, stage: tuple[Site,
         assert made["UUID"] in {it["UUID"] for it in asked(mappings, "GET")[1]["EventSourceMappings"]}
     finally:
         assert asked(one, "DELETE")[0] == 202
+
+
+def test_a_queue_of_another_region(api: Any) -> None:  # ESM-46
+    queue = "arn:aws:sqs:us-west-2:123456789012:any"
+    *kind, message = refused(api.create_event_source_mapping, FunctionName="worker", EventSourceArn=queue)
+    assert tuple(kind) == INVALID
+    assert message.startswith(f"Queue and function must be in the same Region: {queue} and arn:aws:lambda:eu-west-1:")
