@@ -133,17 +133,18 @@ async def test_an_old_connection_is_not_used(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_what_comes_unasked_ends_the_connection() -> None:
-    far = Far(OK)
+    far, answered = Far(OK), asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(OK)
-        await asyncio.sleep(0.05)
+        await answered.wait()
         writer.write(OK)  # nobody asked: it must not be the answer to the next request
         await far.talk(reader, writer)
 
     async with client_of(talk) as client:
         await client.post({}, b"")
+        answered.set()
         await far.hung_up.wait()
 
 
