@@ -3,7 +3,6 @@ the final invocation."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping as Dict, Sequence
 from math import floor, inf
 from types import MappingProxyType
@@ -13,6 +12,7 @@ import msgspec
 from bridge.pipeline.batcher import ENVELOPE, PAYLOAD_LIMIT
 from bridge.pipeline.verdict import Verdict
 from bridge.record import Batch, Record, Span, Window
+from bridge.snapshot import iso
 
 STATE_LIMIT = 1_048_576
 """Bytes of a window's state (TW-32, TW-33)."""
@@ -113,7 +113,7 @@ class Windows:
         """What the event has besides its records (TW-20)."""
         if batch.window is None:
             return NO_FIELDS
-        start, end = map(_iso, batch.window)
+        start, end = (iso(edge, "seconds") for edge in batch.window)
         return {
             "window": msgspec.json.encode({"start": start, "end": end}),
             "state": self._state(),
@@ -178,7 +178,3 @@ class Windows:
 def frame_of(fields: Dict[str, bytes]) -> int:
     """Bytes of an event besides its records."""
     return ENVELOPE + sum(len(name) + len(value) + 4 for name, value in fields.items())
-
-
-def _iso(epoch: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
