@@ -151,7 +151,7 @@ def _settings(root: Table, file: str, environ: Dict[str, str], report: Report, *
     mappings, homes = _mappings(whole, options.aws)
     functions = _functions(whole, options.aws, homes, environ, folder, local=local)
     _advise(whole, functions, mappings)
-    host, port, token = _admin(options, top)
+    host, port, token = _admin(options, top, folder)
     api_host, api_port, api_keys = _api(options, top)
     return Settings(
         file=file,
@@ -257,20 +257,38 @@ def _advise_concurrency(made: Function, wanted: Sequence[int], is_mapped: bool, 
         )
 
 
-def _admin(options: Options, section: Section) -> tuple[str | None, int | None, str | None]:
+def _admin(options: Options, section: Section, folder: Path) -> tuple[str | None, int | None, str | None]:
     admin = options.admin if isinstance(options.admin, AdminOptions) else AdminOptions(listen="off")
-    if admin.token is not None and not _is_visible_ascii(admin.token):
-        section.problem("admin.token", "expected visible ASCII characters without spaces")
+    token = _token(admin, section, folder)
     if admin.listen == "off":
-        return None, None, admin.token
+        return None, None, token
     address = _address(admin.listen, "admin.listen", 9464, section)
     if not address:
         return None, None, None
-    if not _is_loopback(address[0]) and not admin.token:
+    if not _is_loopback(address[0]) and not token:
         section.warn(
             "admin.listen", "other hosts may look, but pause and resume are refused to them without admin.token"
         )
-    return *address, admin.token
+    return *address, token
+
+
+def _token(admin: AdminOptions, section: Section, folder: Path) -> str | None:
+    """It is never shown."""
+    if admin.token_file is None:
+        if admin.token is not None and not _is_visible_ascii(admin.token):
+            section.problem("admin.token", "expected visible ASCII characters without spaces")
+        return admin.token
+    if admin.token:
+        section.problem("admin.token_file", "token says it as well; remove one of them")
+    try:
+        token = (folder / admin.token_file).read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text of ASCII characters"
+        section.problem("admin.token_file", f"{admin.token_file} cannot be read: {reason}")
+        return None
+    if not token or not _is_visible_ascii(token):
+        section.problem("admin.token_file", f"{admin.token_file}: expected one line of visible ASCII characters")
+    return token
 
 
 def _api(options: Options, section: Section) -> tuple[str | None, int | None, Dict[str, str] | None]:

@@ -44,7 +44,10 @@ def systemd_analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(params=[(), ("python-only.conf",), ("cgroups.conf",), ("python-only.conf", "cgroups.conf")], ids=str)
+@pytest.fixture(
+    params=[(), ("python-only.conf",), ("cgroups.conf", "credentials.conf"), ("python-only.conf", "cgroups.conf")],
+    ids=str,
+)
 def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The unit as it is installed, its program a file that is here, with and without the drop-ins."""
     program = tmp_path / "bridge"
@@ -79,6 +82,17 @@ def test_control_groups_are_delegated_and_writable(unit: Path) -> None:
     (line,) = [line for line in done.stdout.splitlines() if "ProtectControlGroups" in line]
     assert ("✓" in line) != (unit.parent / DROP_INS.name / "cgroups.conf").exists()
     assert unit_options(DROP_INS / "cgroups.conf") == {"Delegate": ["memory"], "ProtectControlGroups": ["no"]}
+
+
+def test_credentials_reach_the_daemon_by_file(tmp_path: Path) -> None:
+    options = unit_options(DROP_INS / "credentials.conf")
+    loaded = [credential.split(":")[0] for credential in options["LoadCredential"]]
+    environ = dict(line.replace("%d", str(tmp_path)).split("=", 1) for line in options["Environment"])
+    assert sorted(environ.values()) == sorted(str(tmp_path / name) for name in loaded)
+    (tmp_path / "admin-token").write_text("hush\n")
+    (tmp_path / "bridge.yaml").write_text("{}")
+    settings = load(tmp_path / "bridge.yaml", environ={**environ, "HOME": "/nowhere"})
+    assert settings.admin_token == "hush"
 
 
 def test_unit_fits_what_the_daemon_promises() -> None:

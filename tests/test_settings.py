@@ -198,6 +198,32 @@ class TestAdmin:
         assert found.startswith("bridge.yaml:1: admin.token: ")
         assert "hush" not in found
 
+    def test_a_token_may_stand_in_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("hush\n")
+        loaded = settings(tmp_path, f"admin: {{token_file: secret, listen: '0.0.0.0:1'}}\n{mapped()}")
+        assert loaded.admin_token == "hush"
+        assert not [line for line in loaded.warnings if "admin" in line]
+
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (None, "secret cannot be read: No such file or directory"),
+            ("", "secret: expected one line of visible ASCII characters"),
+            ("hush hush", "secret: expected one line of visible ASCII characters"),
+            ("hush\nhush", "secret: expected one line of visible ASCII characters"),
+            ("hüsh", "secret cannot be read: it is no text of ASCII characters"),
+        ],
+    )
+    def test_a_file_without_a_token(self, tmp_path: Path, content: str | None, says: str) -> None:
+        if content is not None:
+            (tmp_path / "secret").write_text(content)
+        assert problem(tmp_path, "admin: {token_file: secret}") == f"bridge.yaml:1: admin.token_file: {says}"
+
+    def test_a_token_stands_in_one_place(self, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("hush")
+        found = problem(tmp_path, "admin: {token: hush, token_file: secret}")
+        assert found == "bridge.yaml:1: admin.token_file: token says it as well; remove one of them"
+
     def test_other_hosts_without_a_token_are_advice(self, tmp_path: Path) -> None:
         (line,) = [
             line for line in warnings(tmp_path, f"admin: {{listen: '0.0.0.0:1'}}\n{mapped()}") if "admin" in line

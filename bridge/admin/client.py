@@ -164,7 +164,7 @@ class Client:
 
 
 def _configured(environ: Dict[str, str]) -> tuple[str, str]:
-    """``admin.listen`` and ``admin.token`` of file and environment, as far as they can be read."""
+    """``admin.listen`` and the token of file and environment, as far as they can be read."""
     from bridge.config.options import AdminOptions, Options
     from bridge.config.overrides import lay_environment
     from bridge.config.tree import Scalar, Table
@@ -178,11 +178,20 @@ def _configured(environ: Dict[str, str]) -> tuple[str, str]:
     if isinstance(admin, Scalar) and admin.text == "off":
         return "off", ""
     options = admin.items if isinstance(admin, Table) else {}
-    listen, token = options.get("listen"), options.get("token")
-    return (
-        listen.text if isinstance(listen, Scalar) else AdminOptions().listen,
-        token.text if isinstance(token, Scalar) and token.value is not None else "",
-    )
+
+    def text(key: str) -> str:
+        option = options.get(key)
+        return option.text if isinstance(option, Scalar) and option.value is not None else ""
+
+    return text("listen") or AdminOptions().listen, text("token") or _held(text("token_file"), root.place.name)
+
+
+def _held(token_file: str, configuration: str) -> str:
+    """The token in a file that the configuration names; empty where there is none, or it is not for us to read."""
+    try:
+        return (Path(configuration).absolute().parent / token_file).read_text().strip() if token_file else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def _file(environ: Dict[str, str]) -> Table:

@@ -51,6 +51,13 @@ class AdminOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             examples=["${BRIDGE_ADMIN_TOKEN:-}"],
         ),
     ] = None
+    token_file: Annotated[
+        str | None,
+        Meta(
+            description="File that holds the token, in place of `token`: a credential of systemd, a mounted secret.",
+            examples=["/run/credentials/bridge.service/admin-token"],
+        ),
+    ] = None
 
 
 class ApiOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

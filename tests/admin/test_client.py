@@ -96,6 +96,13 @@ def test_what_is_no_address_is_refused(url: str) -> None:
         Client(Address(url))
 
 
+def test_the_configured_token_may_stand_in_a_file(tmp_path: Path) -> None:
+    environ = configured("admin: {token_file: secret}")
+    assert find(None, None, environ).token == ""  # nor may everybody read it
+    (tmp_path / "secret").write_text("hush\n")
+    assert find(None, None, environ).token == "hush"
+
+
 def test_a_token_that_cannot_stand_in_a_header_is_refused() -> None:
     for token in ("a\nb", "ü"):
         with pytest.raises(UsageError, match="token"):
