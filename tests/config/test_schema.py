@@ -136,6 +136,9 @@ class TestExample:
                 continue
             if bare.strip().startswith("python:"):
                 bare = bare.replace("/srv/app/.venv/bin/python", "sh")
+            if bare.strip().startswith("token_file:"):
+                (tmp_path / "token").write_text("hush")
+                bare = bare.partition(":")[0] + f": {tmp_path / 'token'}"
             text = "\n".join([*lines[:number], bare, *lines[number + 1 :]])
             key = bare.strip().partition(":")[0]
             if key in ("url", "lambda", "headers", "verify", "ca_file"):  # in place of a runtime
