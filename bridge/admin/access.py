@@ -48,7 +48,7 @@ class Access:
         return right and scheme.lower() == "bearer"
 
     def _is_ours(self, host: str) -> bool:
-        name = _hostname(host)
+        name = hostname(host)
         return name == "localhost" or is_loopback(name) or (bool(name) and name == self._host)
 
 
@@ -69,7 +69,7 @@ def _same_site(origin: str, headers: Dict[str, str]) -> bool:
     return scheme in ("http", "https") and site.lower() == headers.get("Host", "").lower() != ""
 
 
-def _hostname(host: str) -> str:
+def hostname(host: str) -> str:
     """The name in a Host header, without port and brackets; empty when it is none."""
     try:
         return urlsplit(f"//{host}").hostname or ""

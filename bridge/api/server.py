@@ -16,6 +16,7 @@ import anyio.to_thread
 import structlog
 from aiohttp import web
 
+from bridge.admin.access import hostname, is_loopback
 from bridge.api import ApiError, Call, Host
 from bridge.api.invoke import MOST_EVENT, MOST_REQUEST, too_large
 from bridge.api.routes import ROUTES, Handler
@@ -117,6 +118,8 @@ class ApiServer:
         try:
             if self._draining:
                 raise ApiError("ServiceException", "This bridge is stopping.")
+            if self._signatures is None and (reason := foreign(request.headers, self._address)):
+                raise ApiError("AccessDeniedException", reason, status=403)
             claim = self._signatures.claim(request.headers, datetime.now(UTC)) if self._signatures else None
             most = _most(operation, request)
             reserved = self._reserve(request, most)
@@ -169,9 +172,20 @@ class ApiServer:
 
 
 DENIALS = frozenset({
-    "MissingAuthenticationTokenException", "UnrecognizedClientException", "InvalidSignatureException",
-    "IncompleteSignatureException",
+    "AccessDeniedException", "MissingAuthenticationTokenException", "UnrecognizedClientException",
+    "InvalidSignatureException", "IncompleteSignatureException",
 })  # fmt: skip
+
+
+def foreign(headers: Dict[str, str], address: str) -> str:
+    """Why a request that nobody signed is refused; empty: it is not. No SDK tells where it comes from as browsers do,
+    and the name of another host is how a page gets here whose DNS says that it is this machine."""
+    if "Origin" in headers or "Sec-Fetch-Site" in headers:
+        return "A page in a browser may not call this API without a signature (api.auth: sigv4)."
+    host = hostname(headers.get("Host", ""))
+    if host in ("localhost", address.lower()) or is_loopback(host):
+        return ""
+    return "The Host header names neither loopback nor api.listen."
 
 
 def too_many() -> ApiError:

@@ -139,6 +139,8 @@ class RuntimeApi:
     def handle(self, connection: _Connection, request: Request) -> bytes | None:
         """The reply, empty if it has been given already; None while it has to wait for an event."""
         target = request.target
+        if b"sec-fetch-site" in request.headers or b"origin" in request.headers:
+            return _FROM_A_PAGE
         if target.startswith(_INVOCATION):
             if target == _NEXT:
                 return self._next(connection, request) if request.method == b"GET" else _not_allowed("GET")
@@ -362,6 +364,7 @@ def _error_in_trailers(request: Request) -> Answer | None:
 
 _ACCEPTED = _reply(202, b'{"status":"OK"}')
 _PONG = _reply(200, b"pong", content_type="text/plain")
+_FROM_A_PAGE = _error(403, "Forbidden", "A page in a browser may not call the Runtime API.")
 _TOO_LARGE = _error(
     413, "RequestEntityTooLarge", f"Exceeded maximum allowed payload size ({BODY_LIMIT} bytes)."
 )  # RT-4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from binascii import Error as NoBase64
 from collections.abc import Iterator
 from hashlib import md5
 from typing import NamedTuple
@@ -35,7 +34,7 @@ def parts(data: str) -> list[Part]:
         if not raw.startswith(MAGIC) or md5(message, usedforsecurity=False).digest() != raw[-DIGEST:]:
             return []
         return _parts(message)
-    except (NoBase64, ValueError, LookupError):
+    except (ValueError, LookupError):
         return []
 
 

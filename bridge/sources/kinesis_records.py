@@ -4,7 +4,6 @@ the base64 text that came."""
 from __future__ import annotations
 
 from base64 import b64decode
-from binascii import Error as NoBase64
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -137,7 +136,7 @@ def decode_data(data: str) -> str | dict[str, Any] | list[Any]:
     """What filters see of base64 text: JSON decoded, else text; what is no text either is empty (KIN-40)."""
     try:
         return decode_body(b64decode(data).decode())
-    except (NoBase64, UnicodeDecodeError):
+    except ValueError:
         return ""
 
 

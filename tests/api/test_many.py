@@ -43,7 +43,7 @@ async def test_ten_thousand_at_once(tmp_path: Path) -> None:
             nonlocal connected
             kind = "RequestResponse" if number % EVENTS else "Event"
             body = b'"%s"' % (b"x" * 20_000)
-            head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Amz-Invocation-Type: {kind}\r\n"
+            head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Amz-Invocation-Type: {kind}\r\n"
             reader, writer = await asyncio.open_connection(address.hostname, address.port)
             connected += 1
             if connected == CALLERS:

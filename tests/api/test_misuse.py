@@ -42,7 +42,8 @@ def connected(address: tuple[str, int]) -> Iterator[socket.socket]:
 
 def asked(address: tuple[str, int], method: str, path: str, body: bytes = b"", *headers: str) -> tuple[int, str, Any]:
     """Status, error type and body of one request as it is, byte for byte."""
-    head = [f"{method} {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    named = [] if any(header.startswith("Host:") for header in headers) else ["Host: localhost"]
+    head = [f"{method} {path} HTTP/1.1", f"Content-Length: {len(body)}", "Connection: close", *named, *headers]
     with connected(address) as connection:
         connection.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body)
         answer = b""
@@ -98,10 +99,11 @@ def test_a_body_that_is_too_large(address: tuple[str, int]) -> None:
     status, error, _ = asked(address, "POST", MAPPINGS, b"x" * 300_000)
     assert (status, error) == (413, "RequestTooLargeException")
     with connected(address) as connection:  # promised, and never sent
-        connection.sendall(f"POST {INVOKE} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n".encode())
+        connection.sendall(f"POST {INVOKE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n".encode())
         assert connection.recv(64).startswith(b"HTTP/1.1 413 ")
     with connected(address) as connection:  # of no announced length
-        connection.sendall(f"POST {MAPPINGS} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        head = f"POST {MAPPINGS} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode())
         with contextlib.suppress(ConnectionError):
             for _ in range(40):
                 connection.sendall(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
@@ -120,9 +122,9 @@ def test_garbage(address: tuple[str, int], api: Any) -> None:
 
 def test_a_client_that_leaves(address: tuple[str, int], api: Any, stage: tuple[Site, Bridge]) -> None:
     with connected(address) as connection:
-        connection.sendall(f"POST {INVOKE} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
+        connection.sendall(f"POST {INVOKE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{".encode())
     with connected(address) as connection:
-        connection.sendall(f"POST {INVOKE} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        connection.sendall(f"POST {INVOKE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}".encode())
     assert api.invoke(FunctionName="worker")["StatusCode"] == 200
     stage[1].until(lambda: not any(it.busy for it in stage[1].state().functions))
 
@@ -153,11 +155,32 @@ async def test_slow_clients(monkeypatch: pytest.MonkeyPatch) -> None:
         host, port = server.address.split(":")
         with anyio.fail_after(30):
             async with await anyio.connect_tcp(host, int(port)) as stream:
-                await stream.send(b"GET /2015-03-31/functions HTTP/1.1\r\nHost: x\r\n")
+                await stream.send(b"GET /2015-03-31/functions HTTP/1.1\r\nHost: localhost\r\n")
                 with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                     await trickle(stream)
             async with await anyio.connect_tcp(host, int(port)) as stream:
-                await stream.send(f"POST {INVOKE} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
+                await stream.send(f"POST {INVOKE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{".encode())
                 answer = await stream.receive()
                 assert answer.startswith(b"HTTP/1.1 408 ")
                 assert b"RequestTimeoutException" in answer
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        (["Origin: http://evil.example"], "A page in a browser may not call this API"),
+        (["Sec-Fetch-Site: cross-site"], "A page in a browser may not call this API"),
+        (["Origin: null"], "A page in a browser may not call this API"),
+        (["Host: evil.example"], "The Host header names neither loopback nor api.listen."),
+        (["Host: 127.0.0.1.evil.example:3001"], "The Host header names neither loopback nor api.listen."),
+    ],
+)
+def test_a_page_in_a_browser_invokes_nothing(address: tuple[str, int], headers: list[str], reason: str) -> None:
+    status, error, answer = asked(address, "POST", INVOKE, b"[1]", *headers)
+    assert (status, error) == (403, "AccessDeniedException")
+    assert answer["message"].startswith(reason)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:3001", "127.0.0.1:3001", "127.9.9.9", "[::1]:3001"])
+def test_by_any_name_of_this_machine(address: tuple[str, int], host: str) -> None:
+    assert asked(address, "POST", INVOKE, b"[1]", f"Host: {host}")[0] == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -104,6 +105,23 @@ def listening() -> set[str]:
     """The inodes of all listening TCP sockets."""
     rows = [line.split() for name in ("tcp", "tcp6") for line in _lines(PROC / "net" / name)]
     return {row[9] for row in rows if row[3] == "0A"}
+
+
+def hosts(*pids: int) -> set[str]:
+    """The addresses, without ports, on which these processes listen."""
+    inodes = {link for pid in pids for link in _sockets(pid)}
+    return {
+        _address(row[1].partition(":")[0], family)
+        for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6))
+        for row in map(str.split, _lines(PROC / "net" / name))
+        if row[3] == "0A" and row[9] in inodes
+    }
+
+
+def _address(words: str, family: socket.AddressFamily) -> str:
+    """Of the kernel's hexadecimal words, each in this machine's byte order."""
+    packed = b"".join(bytes.fromhex(words[at : at + 8])[::-1] for at in range(0, len(words), 8))
+    return socket.inet_ntop(family, packed)
 
 
 def is_listening(port: int) -> bool:

@@ -176,6 +176,14 @@ async def test_unknown_paths(path: str) -> None:
     assert (reply.status, reply.error) == (404, "NotFound")
 
 
+@pytest.mark.parametrize("header", ["Origin: http://evil.example", "Sec-Fetch-Site: cross-site"])
+async def test_a_page_in_a_browser_takes_no_event(header: str) -> None:
+    async with listening() as (api, _), Client(api) as client:
+        reply = await client.ask(f"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\n{header}\r\n\r\n".encode())
+        assert not api.waiting
+    assert (reply.status, reply.error) == (403, "Forbidden")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
