@@ -1,0 +1,113 @@
+"""What was found out about a mapping, before anybody judges it. Seconds; none: not known."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Literal
+
+import msgspec
+
+from bridge.function import Function
+from bridge.mapping import Mapping
+from bridge.snapshot import MappingView
+
+Trouble = Literal["unreachable", "no-answer", "call-failed", "credentials-refused", "permission-missing", "missing"]
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """A question that was not answered."""
+
+    kind: Trouble
+    action: str
+    """As IAM names it: ``sqs:GetQueueAttributes``."""
+    resource: str
+    """ARN, or what is asked where there is none."""
+    detail: str
+    about: Literal["source", "dlq", "destination", "function"] = "source"
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """The attributes of a queue."""
+
+    arn: str
+    fifo: bool
+    visibility: int
+    retention: int
+    waiting: int = 0
+    """Visible and delayed messages."""
+    in_flight: int = 0
+    max_receives: float = inf
+    dlq: str = ""
+    """ARN; empty: no redrive policy."""
+    high_throughput: bool = False
+    """Of a FIFO queue: limits count per message group."""
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream, and where the mapping stands in it."""
+
+    retention: float
+    status: str = ""
+    shards: int = 0
+    """Open ones."""
+    consumer: str | None = None
+    """Status of the registered consumer that the mapping names."""
+    registered: int = 0
+    """Registered consumers."""
+    age: float | None = None
+    """Of the oldest record that the mapping has not handled."""
+    lost: float | None = None
+    """Seconds by which the stored position is older than the stream keeps its records."""
+    seen: int = 0
+    """Records that were read to try the filter on."""
+    matched: int = 0
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where reports go."""
+
+    arn: str
+    role: str
+    """``on-failure destination``."""
+    fifo: bool = False
+
+
+class Rival(msgspec.Struct, frozen=True):
+    """An event source mapping of Lambda itself on the same source."""
+
+    uuid: str
+    function: str
+
+
+class Remote(msgspec.Struct, frozen=True):
+    """A function on Lambda."""
+
+    timeout: float
+    reserved: int | None = None
+
+
+class Case(msgspec.Struct, kw_only=True):
+    """All about one mapping, as far as it came in time; of a function that no mapping has, ``mapping`` is none."""
+
+    mapping: Mapping | None
+    function: Function
+    queue: Queue | None = None
+    dlq: Queue | None = None
+    stream: Stream | None = None
+    targets: list[Target] = []
+    rivals: list[Rival] = []
+    remote: Remote | None = None
+    failed: list[Failed] = []
+    skews: dict[str, float] = {}
+    """Endpoint -> seconds by which its clock is ahead of ours."""
+    readers: tuple[str, ...] = ()
+    """Other mappings of the configuration that read the same source by polling."""
+    daemon: bool = False
+    """A running daemon was asked."""
+    view: MappingView | None = None
+    """What the running daemon says about the mapping."""
+
+    @property
+    def subject(self) -> str:
+        """For people: whom it is about."""
+        return self.mapping.name if self.mapping else f"function {self.function.name}"
