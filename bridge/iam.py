@@ -22,7 +22,7 @@ ACTIONS = {
 SQS_LOOK = ("GetQueueUrl", "GetQueueAttributes")
 SQS_RUN = (*SQS_LOOK, "ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility")
 SQS_SEND = ("GetQueueUrl", "SendMessage")
-KINESIS_LOOK = ("DescribeStreamSummary", "ListShards", "ListStreamConsumers")
+KINESIS_LOOK = ("DescribeStreamSummary", "ListShards")
 KINESIS_READ = ("GetShardIterator", "GetRecords")
 TABLE_READ = ("DescribeStream", "GetShardIterator", "GetRecords")
 
@@ -103,9 +103,9 @@ def _letters_of(dlq: str, who: Identity) -> Iterator[Need]:
 
 def _stream(mapping: Mapping, who: Identity, _: Dict[str, str]) -> Iterator[Need]:
     arn = mapping.source_arn
-    resource, _, consumer = arn.resource.partition("/consumer/")
+    resource, _slash, consumer = arn.resource.partition("/consumer/")
     stream = str(arn._replace(resource=resource))
-    yield from _each(who, "run", "kinesis", ("DescribeStreamSummary", "ListShards"), stream)
+    yield from _each(who, "run", "kinesis", KINESIS_LOOK, stream)
     yield from _each(who, "doctor", "kinesis", KINESIS_LOOK, stream)
     yield from _each(who, "replay", "kinesis", KINESIS_READ, stream)
     yield from _each(who, "doctor", "kinesis", KINESIS_READ, stream)
@@ -196,12 +196,14 @@ def policy(needed: Iterable[Need]) -> dict[str, Any]:
     for allowed_actions in sorted(statements):
         name = _SIDS.get(allowed_actions[0].partition(":")[0], "Bridge")
         numbers[name] = numbers.get(name, 0) + 1
-        made.append({
-            "Sid": f"{name}{numbers[name]}",
-            "Effect": "Allow",
-            "Action": list(allowed_actions),
-            "Resource": sorted(statements[allowed_actions]),
-        })
+        made.append(
+            {
+                "Sid": f"{name}{numbers[name]}",
+                "Effect": "Allow",
+                "Action": list(allowed_actions),
+                "Resource": sorted(statements[allowed_actions]),
+            }
+        )
     return {"Version": "2012-10-17", "Statement": made}
 
 

@@ -23,6 +23,8 @@ LAYERS = [
         "checkpoints",
     },
     {"settings", "config"},
+    {"iam"},
+    {"doctor"},
     {"invoker", "flow", "station"},
     {"runner"},
     {"crew"},

@@ -21,6 +21,8 @@ COMMANDS = {
     "demo": ("bridge.commands.demo", "show the rules at work on an embedded endpoint, without account or config"),
     "run": ("bridge.commands.run", "the daemon, in the foreground"),
     "validate": ("bridge.commands.validate", "check a configuration without starting"),
+    "doctor": ("bridge.commands.doctor", "look at the real queues, streams and destinations, and say what will happen"),
+    "iam-policy": ("bridge.commands.iam_policy", "print the least IAM policy that the configuration needs"),
     "invoke": ("bridge.commands.invoke", "invoke a function once, without a daemon"),
     "event": ("bridge.commands.event", "print a sample event"),
     "mappings": ("bridge.commands.mappings", "list, show, pause and resume the mappings of a running daemon"),
@@ -29,7 +31,7 @@ COMMANDS = {
 }
 """Name -> module, and its line in the overview."""
 
-NOT_YET = ("doctor", "top", "replay", "iam-policy", "import")
+NOT_YET = ("top", "replay", "import")
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

@@ -62,8 +62,8 @@ def _missing(failed: Failed) -> Finding:
         case "dlq":
             return Finding(
                 "dlq-missing",
-                f"the dead-letter queue {failed.resource} does not exist: SQS cannot move messages there, so what always"
-                " fails comes again until it expires",
+                f"the dead-letter queue {failed.resource} does not exist: SQS cannot move messages there, so what"
+                " always fails comes again until it expires",
                 "create it, or point RedrivePolicy at another queue",
             )
         case "function":
@@ -95,8 +95,8 @@ def clocks(case: Case) -> Iterator[Finding]:
             ahead = "ahead of" if skew > 0 else "behind"
             yield Finding(
                 "clock-skew",
-                f"the clock of {endpoint} is {span(abs(skew))} {ahead} this machine's: ages of records and AT_TIMESTAMP are"
-                " wrong by that, and from 5 min on AWS refuses signatures",
+                f"the clock of the {endpoint} endpoint is {span(abs(skew))} {ahead} this machine's: ages of"
+                " records and AT_TIMESTAMP are wrong by that, and from 5 min on AWS refuses signatures",
                 "set this machine's clock (NTP)",
             )
 
@@ -114,8 +114,8 @@ def function(case: Case) -> Iterator[Finding]:
     if case.remote and case.remote.timeout > case.function.timeout:
         yield Finding(
             "function-timeout-longer",
-            f"Lambda lets the function run for {case.remote.timeout:g} s, the bridge waits {case.function.timeout:g} s: what"
-            " takes longer counts as failed here and is sent again while the first one still runs",
+            f"Lambda lets the function run for {case.remote.timeout:g} s, the bridge waits {case.function.timeout:g} s:"
+            " what takes longer counts as failed here and is sent again while the first one still runs",
             f"set Timeout of functions.{case.function.name} to {case.remote.timeout:g} or more",
         )
 
@@ -127,7 +127,8 @@ def targets(case: Case) -> Iterator[Finding]:
         if target.fifo and service in STANDARD_ONLY:
             yield Finding(
                 "destination-wrong-kind",
-                f"the {target.role} {target.arn} is a FIFO one, which takes no such records: they are counted and given up",
+                f"the {target.role} {target.arn} is a FIFO one, which takes no such records: they are counted and"
+                " given up",
                 "name a standard queue or topic",
             )
 
@@ -139,8 +140,9 @@ def backlog(case: Case) -> Iterator[Finding]:
         waits = case.queue.waiting + case.queue.in_flight
         keeps, age = float(case.queue.retention), case.view.lag_seconds if case.view and waits else None
     elif case.stream:
-        told = case.view and (case.view.lag_seconds if case.view.lag_seconds is not None else case.view.behind)
-        keeps, age = case.stream.retention, told if told is not None else case.stream.age
+        keeps, age = case.stream.retention, case.stream.age
+        if case.view:
+            age = case.view.lag_seconds if case.view.lag_seconds is not None else case.view.behind
     else:
         return
     if age is None or isinf(keeps) or age < OLD * keeps:
@@ -191,7 +193,7 @@ def polling(case: Case) -> Iterator[Finding]:
     if case.view and not case.view.ready:
         gate = case.view.gate
         why = f"{gate.name}: {gate.detail}" if gate and gate.detail else gate.name if gate else case.view.state
-        yield Finding("not-polling", f"the running daemon does not poll ({why})", "bridge mappings show --why says more")
+        yield Finding("not-polling", f"the running daemon does not poll ({why})", "look at bridge mappings show --why")
 
 
 def cost(case: Case) -> Iterator[Finding]:

@@ -32,7 +32,7 @@ class Sight:
     def __init__(self, case: Case, mapping: Mapping, queue: Queue) -> None:
         self.case, self.mapping, self.queue = case, mapping, queue
         self.function: Function = case.function
-        self.limit = case.function.limit
+        self.limit = case.function.timeout
         self.visibility = effective_visibility(mapping, self.limit, queue.visibility)
 
     @property
@@ -78,15 +78,15 @@ def visibility(sight: Sight) -> Iterator[Finding]:
     elif own < limit:
         yield Finding(
             "visibility-below-timeout",
-            f"visibility {own} s < timeout {limit:g} s: AWS would refuse this mapping; here the heartbeat covers it, but"
-            f" a crash or a second consumer delivers twice",
+            f"visibility {own} s < timeout {limit:g} s: AWS would refuse this mapping; here the heartbeat covers it,"
+            f" but a crash or a second consumer delivers twice",
             f"set VisibilityTimeout to at least {int(limit)} s; AWS advises {advised} s",
         )
     elif window and own < window + limit:
         yield Finding(
             "visibility-below-window",
-            f"visibility {own} s < window {window:g} s + timeout {limit:g} s: each receive asks for {sight.visibility} s"
-            f" instead, so what fails comes back after {sight.visibility} s, not {own} s",
+            f"visibility {own} s < window {window:g} s + timeout {limit:g} s: each receive asks for"
+            f" {sight.visibility} s instead, so what fails comes back after {sight.visibility} s, not {own} s",
             f"set VisibilityTimeout to {advised} s",
         )
     elif own < advised:
@@ -122,8 +122,8 @@ def letters(sight: Sight) -> Iterator[Finding]:
         kind = ("FIFO", "standard") if queue.fifo else ("standard", "FIFO")
         yield Finding(
             "dlq-wrong-kind",
-            f"the queue is {kind[0]}, its dead-letter queue {queue.dlq} is {kind[1]}: SQS cannot move messages there, so"
-            f" they come again until they expire after {span(queue.retention)}",
+            f"the queue is {kind[0]}, its dead-letter queue {queue.dlq} is {kind[1]}: SQS cannot move messages"
+            f" there, so they come again until they expire after {span(queue.retention)}",
             f"point RedrivePolicy at a {kind[0]} queue",
         )
     if dlq is None:
@@ -138,7 +138,7 @@ def letters(sight: Sight) -> Iterator[Finding]:
                 if queue.fifo
                 else f"the clock does not restart there, so what failed for {span(left)} is deleted on arrival"
             ),
-            f"set the dead-letter queue's MessageRetentionPeriod to 1209600 s (14 d), and the queue's below it",
+            "set the dead-letter queue's MessageRetentionPeriod to 1209600 s (14 d), and the queue's below it",
         )
     if dlq.waiting + dlq.in_flight:
         yield Finding(
@@ -196,10 +196,10 @@ def throttling(sight: Sight) -> Iterator[Finding]:
     if remote.reserved < sent:
         yield Finding(
             "throttle-receives",
-            f"up to {sent} batches are sent at once to a function with {remote.reserved} reserved: the rest is throttled,"
-            f" goes back after {span(sight.visibility)} with a receive used up, and after {sight.receives} of"
-            f" them lies in the dead-letter queue without a handler having seen it",
-            f"set ScalingConfig.MaximumConcurrency (least: 2) or max_environments to {remote.reserved}, or reserve {sent}",
+            f"up to {sent} batches are sent at once to a function with {remote.reserved} reserved: the rest is"
+            f" throttled, goes back after {span(sight.visibility)} with a receive used up, and after {sight.receives}"
+            f" of them lies in the dead-letter queue without a handler having seen it",
+            f"set MaximumConcurrency (2 at least) or max_environments to {remote.reserved}, or reserve {sent}",
         )
 
 
@@ -249,8 +249,8 @@ def consumers(sight: Sight) -> Iterator[Finding]:
     who = f"the daemon holds {ours:,}" if case.view else "no daemon of this configuration answers"
     yield Finding(
         "other-consumers",
-        f"{flying:,} messages are in flight and {who}: somebody else receives from this queue (another bridge, a Lambda"
-        f" mapping, a consumer that died less than {span(sight.queue.visibility)} ago) and gets a share of the messages",
+        f"{flying:,} messages are in flight and {who}: somebody else receives from this queue (another bridge, a"
+        f" Lambda mapping, a consumer that died less than {span(sight.visibility)} ago) and gets its share of messages",
         "stop the other consumer, or give it a queue of its own",
     )
 

@@ -39,7 +39,8 @@ def attempts_take(retries: float) -> float:
     if isinf(retries):
         return inf
     growing = min(int(retries), 5)  # 1, 2, 4, 8 and 16 s before luck, which halves them on average
-    return (FIRST_BACKOFF * (2**growing - 1) + (retries - growing) * LONGEST_BACKOFF) / 2
+    total: float = (FIRST_BACKOFF * (2**growing - 1) + (retries - growing) * LONGEST_BACKOFF) / 2
+    return total
 
 
 def blocking(sight: Sight) -> Iterator[Finding]:
@@ -71,7 +72,8 @@ def blocking(sight: Sight) -> Iterator[Finding]:
         yield Finding(
             "blocks-long",
             f"one bad record stops {lanes} for {span(sight.blocked_for)}"
-            f" (MaximumRetryAttempts {_or_none(options.retries)}, MaximumRecordAgeInSeconds {_or_none(options.max_age)})",
+            f" (MaximumRetryAttempts {_or_none(options.retries)},"
+            f" MaximumRecordAgeInSeconds {_or_none(options.max_age)})",
             "lower MaximumRetryAttempts or MaximumRecordAgeInSeconds",
         )
 
@@ -107,8 +109,8 @@ def state(sight: Sight) -> Iterator[Finding]:
     if stream.lost is not None:
         yield Finding(
             "position-trimmed",
-            f"the stored position is {span(stream.lost)} older than the oldest record that the stream still has: what"
-            " lies between is lost, and reading goes on behind the gap",
+            f"the stored position is {f'{span(stream.lost)} ' if stream.lost else ''}older than the oldest record that"
+            " the stream still has: what lies between is lost, and reading goes on behind the gap",
             f"keep the bridge running, or raise the retention (now {span(stream.retention)})"
             if sight.mapping.source == "kinesis"
             else "keep the bridge running: a table's stream keeps 24 h",
@@ -116,8 +118,8 @@ def state(sight: Sight) -> Iterator[Finding]:
     if stream.status in ("DISABLED", "DISABLING"):
         yield Finding(
             "stream-ends",
-            "the table's stream is disabled: what is in it can be read for 24 h, then nothing comes any more; enabling it"
-            " again makes a new stream, which this mapping does not follow",
+            "the table's stream is disabled: what is in it can be read for 24 h, then nothing comes any more; enabling"
+            " it again makes a new stream, which this mapping does not follow",
             "enable the stream, and put its new ARN into EventSourceArn",
         )
     if stream.status == "DELETING":

@@ -52,12 +52,10 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """Open ones."""
     consumer: str | None = None
     """Status of the registered consumer that the mapping names."""
-    registered: int = 0
-    """Registered consumers."""
     age: float | None = None
     """Of the oldest record that the mapping has not handled."""
     lost: float | None = None
-    """Seconds by which the stored position is older than the stream keeps its records."""
+    """Seconds by which the stored position is older than what the stream still has, 0 where that is not known."""
     seen: int = 0
     """Records that were read to try the filter on."""
     matched: int = 0

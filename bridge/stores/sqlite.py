@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
@@ -348,6 +348,23 @@ class _File:
             if name.startswith(start):
                 return StateError(f"state file {self._path}: {advice}")
         return StateError(f"state file {self._path}: {error} ({name or type(error).__name__})")
+
+
+def positions_of(url: str, mapping: str, source: str) -> dict[str, Position]:
+    """Where the partitions of a source stand, read beside whoever has the file open; nothing where there is no file.
+    Changes nothing and claims nothing. Raises StateError."""
+    parsed = StateUrl.parse(url)
+    if parsed.scheme != "sqlite" or not parsed.path.exists():
+        return {}
+    try:
+        with closing(sqlite3.connect(f"{parsed.path.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
+            rows = connection.execute(_POSITIONS, (parsed.namespace, mapping, source)).fetchall()
+    except sqlite3.Error as error:
+        raise StateError(f"state file {parsed.path}: cannot be read: {error}") from error
+    return {
+        partition: Position(epoch=epoch, position=position, state=state, ended=bool(ended))
+        for partition, epoch, position, state, ended in rows
+    }
 
 
 def _row(namespace: str, event: Event) -> Values:
