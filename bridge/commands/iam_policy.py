@@ -140,7 +140,7 @@ def _remarks(
         mapping.stream and mapping.stream.on_failure for mapping in settings.mappings.values()
     )
     if sends and "run" in tasks:
-        yield "destinations that are encrypted with a key of your own need kms:GenerateDataKey and kms:Decrypt on that key"
+        yield "destinations with a key of your own need kms:GenerateDataKey and kms:Decrypt on that key"
     others = sorted({need.identity for need in every} - {who})
     for other in others:
         way = " ".join(
