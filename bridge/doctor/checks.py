@@ -208,12 +208,16 @@ def cost(case: Case) -> Iterator[Finding]:
         shards = case.stream.shards if case.stream else 0
         each = 300.0 if pushed else KINESIS_POLL
         calls = shards * MONTH / each + MONTH / 60
-        how = f"{shards} shards, each {'subscribed every 5 min' if pushed else 'read once a second'}"
+        how = f"{_shards(shards)}, each {'subscribed every 5 min' if pushed else 'read once a second'}"
     else:
         shards = case.stream.shards if case.stream else 0
-        calls, how = shards * MONTH / TABLE_POLL + MONTH / 30, f"{shards} shards, each read 4 times a second"
+        calls, how = shards * MONTH / TABLE_POLL + MONTH / 30, f"{_shards(shards)}, each read 4 times a second"
     bill = "; DynamoDB charges for reads by others than Lambda" if mapping.source == "dynamodb" else ""
     yield Finding("idle-cost", f"while nothing comes: {calls:,.0f} API calls a month ({how}){bill}")
+
+
+def _shards(count: int) -> str:
+    return f"{count} shard{'' if count == 1 else 's'}"
 
 
 def rivals(case: Case) -> Iterator[Finding]:
