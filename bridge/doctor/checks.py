@@ -18,7 +18,6 @@ SKEW = 5.0
 """Seconds. Endpoints tell whole ones."""
 MONTH = 30 * 86_400
 QUEUE_POLL, KINESIS_POLL, TABLE_POLL = 20.0, 1.0, 0.25  # SQS-4, KIN-20, DDB-20
-STANDARD_ONLY = ("sqs", "sns")  # KIN-88, DST-11
 
 FIXES = {
     "unreachable": "check aws.endpoint_url, the region, the network and proxies between",
@@ -118,19 +117,6 @@ def function(case: Case) -> Iterator[Finding]:
             " what takes longer counts as failed here and is sent again while the first one still runs",
             f"set Timeout of functions.{case.function.name} to {case.remote.timeout:g} or more",
         )
-
-
-def targets(case: Case) -> Iterator[Finding]:
-    """DST-11, KIN-88: only standard queues and topics are told."""
-    for target in case.targets:
-        service = target.arn.split(":")[2]
-        if target.fifo and service in STANDARD_ONLY:
-            yield Finding(
-                "destination-wrong-kind",
-                f"the {target.role} {target.arn} is a FIFO one, which takes no such records: they are counted and"
-                " given up",
-                "name a standard queue or topic",
-            )
 
 
 def backlog(case: Case) -> Iterator[Finding]:
@@ -236,5 +222,5 @@ def rivals(case: Case) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
-    access, clocks, function, targets, backlog, filters, polling, rivals, cost,
+    access, clocks, function, backlog, filters, polling, rivals, cost,
 )  # fmt: skip

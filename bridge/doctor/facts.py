@@ -61,15 +61,6 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     matched: int = 0
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Where reports go."""
-
-    arn: str
-    role: str
-    """``on-failure destination``."""
-    fifo: bool = False
-
-
 class Rival(msgspec.Struct, frozen=True):
     """An event source mapping of Lambda itself on the same source."""
 
@@ -92,7 +83,6 @@ class Case(msgspec.Struct, kw_only=True):
     queue: Queue | None = None
     dlq: Queue | None = None
     stream: Stream | None = None
-    targets: list[Target] = []
     rivals: list[Rival] = []
     remote: Remote | None = None
     failed: list[Failed] = []

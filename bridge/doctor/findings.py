@@ -60,7 +60,6 @@ CODES: dict[str, Level] = {
     "idle-cost": "note",
     # functions and destinations
     "destination-missing": "error",
-    "destination-wrong-kind": "error",
     "function-missing": "error",
     "function-timeout-longer": "warning",
 }

@@ -12,9 +12,9 @@ import anyio
 
 from bridge.aws import Aws
 from bridge.doctor import streams
-from bridge.doctor.facts import Case, Failed, Queue, Remote, Rival, Target
-from bridge.doctor.inquiry import Inquiry
-from bridge.errors import RemoteError
+from bridge.doctor.facts import Case, Failed, Queue, Remote, Rival
+from bridge.doctor.inquiry import CALL_TIMEOUT, Inquiry
+from bridge.errors import NotFound, RemoteError
 from bridge.function import AwsSettings, Function
 from bridge.iam import is_ours, told_by
 from bridge.mapping import Mapping, SourceArn
@@ -24,7 +24,6 @@ from bridge.sources.sqs import max_receives
 
 AT_ONCE = 16
 """Mappings that are looked at."""
-ROLES = {"on_success": "on-success destination", "on_failure": "on-failure destination"}
 
 Watch = Callable[[int, int], None]
 """Told how many of how many are done."""
@@ -42,7 +41,6 @@ def cases(settings: Settings, names: Sequence[str], snapshot: Snapshot | None) -
             daemon=snapshot is not None,
             view=views.get(mapping.uuid),
             readers=_readers(mapping, settings),
-            targets=[],
             rivals=[],
             failed=[],
             skews={},
@@ -52,7 +50,7 @@ def cases(settings: Settings, names: Sequence[str], snapshot: Snapshot | None) -
     for function in settings.functions.values():
         used = any(mapping.function == function.name for mapping in mappings)
         if (used or not names) and (told_by(function) or function.lambda_arn):
-            made.append(Case(mapping=None, function=function, targets=[], rivals=[], failed=[], skews={}))
+            made.append(Case(mapping=None, function=function, rivals=[], failed=[], skews={}))
     return made
 
 
@@ -93,22 +91,15 @@ async def _fill(case: Case, settings: Settings, inquiry: Inquiry) -> None:
     mapping, function = case.mapping, case.function
     if mapping is None:
         for target in told_by(function):
-            await _target(case, inquiry, settings, target, _role(function, target))
+            await _target(function, inquiry, settings, target)
         await _remote(case, inquiry)
         return
     if function.lambda_arn:
         await _remote(case, inquiry, quiet=True)
     await _SOURCES[mapping.source](case, mapping, settings, inquiry)
     if mapping.stream and mapping.stream.on_failure:
-        await _target(case, inquiry, settings, mapping.stream.on_failure, "on-failure destination")
+        await _target(function, inquiry, settings, mapping.stream.on_failure)
     await _rivals(case, mapping, inquiry)
-
-
-def _role(function: Function, target: str) -> str:
-    ends = function.event_invoke
-    if target == ends.on_failure:
-        return "on-failure destination"
-    return "on-success destination" if target == ends.on_success else "dead-letter target"
 
 
 # Queues.
@@ -177,7 +168,7 @@ async def _rivals(case: Case, mapping: Mapping, inquiry: Inquiry) -> None:
     try:
         api = await inquiry.api("lambda", mapping.aws, mapping.source_arn.region or None, "Lambda's mappings")
         query = {"EventSourceArn": str(mapping.source_arn)}
-        answer = await api.call("ListEventSourceMappings", query, timeout=5)
+        answer = await api.call("ListEventSourceMappings", query, timeout=CALL_TIMEOUT)
     except RemoteError:
         return
     for listed in answer.get("EventSourceMappings") or ():
@@ -211,27 +202,36 @@ async def _remote(case: Case, inquiry: Inquiry, *, quiet: bool = False) -> None:
         del case.failed[before:]
 
 
-async def _target(case: Case, inquiry: Inquiry, settings: Settings, target: str, role: str) -> None:
-    """Whether a destination is there, and takes what it is told."""
+async def _target(function: Function, inquiry: Inquiry, settings: Settings, target: str) -> None:
+    """Whether a destination is there."""
     arn = SourceArn.parse(target)
     if arn.service == "lambda" and is_ours(target, settings):
         return
-    looked = case.function.aws
+    looked = function.aws
     where: dict[str, Any] = {"resource": target, "about": "destination"}
-    answer: object = None
     match arn.service:
         case "sqs":
-            answer = await look_at_queue(inquiry, looked, arn, "destination")
+            await look_at_queue(inquiry, looked, arn, "destination")
         case "sns":
-            answer = await inquiry.ask("sns", looked, arn.region, "GetTopicAttributes", {"TopicArn": target}, **where)
+            await inquiry.ask("sns", looked, arn.region, "GetTopicAttributes", {"TopicArn": target}, **where)
         case "events":
-            answer = await inquiry.ask("events", looked, arn.region, "DescribeEventBus", {"Name": target}, **where)
+            await _bus(inquiry, looked, arn)
         case "s3":
             bucket = arn.resource.partition("/")[0]
             where["resource"] = f"arn:{arn.partition}:s3:::{bucket}"
-            answer = await inquiry.ask("s3", looked, None, "HeadBucket", {"Bucket": bucket}, **where)
+            await inquiry.ask("s3", looked, None, "HeadBucket", {"Bucket": bucket}, **where)
         case "lambda":
             named = {"FunctionName": target}
-            answer = await inquiry.ask("lambda", looked, arn.region, "GetFunctionConfiguration", named, **where)
-    if answer is not None:
-        case.targets.append(Target(arn=target, role=role, fifo=arn.resource.endswith(".fifo")))
+            await inquiry.ask("lambda", looked, arn.region, "GetFunctionConfiguration", named, **where)
+
+
+async def _bus(inquiry: Inquiry, settings: AwsSettings, arn: SourceArn) -> None:
+    try:
+        api = await inquiry.api("events", settings, arn.region, str(arn))
+        try:
+            await api.call("DescribeEventBus", {"Name": str(arn)}, timeout=CALL_TIMEOUT)
+        except NotFound:  # endpoints of development that know buses by their names alone
+            named = {"Name": arn.resource.removeprefix("event-bus/")}
+            await api.call("DescribeEventBus", named, timeout=CALL_TIMEOUT)
+    except RemoteError as error:
+        inquiry.note(error, "destination", str(arn))

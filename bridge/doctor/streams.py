@@ -57,7 +57,7 @@ async def look_at_stream(case: Case, mapping: Mapping, settings: Settings, inqui
     shards = await source.shards()
     found = Stream(
         retention=source.retention,
-        status=source.status if isinstance(source, TableStream) else "",
+        status=source.status,
         shards=sum(shard.last is None for shard in shards),
     )
     case.stream = found  # the rest may be denied, or take too long

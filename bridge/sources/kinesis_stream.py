@@ -45,6 +45,8 @@ class KinesisStream:
     def __init__(self, api: Api, origin: Origin) -> None:
         self.what = f"the stream {_name(origin)}"
         self.retention = inf
+        self.status = ""
+        """As the service last said it."""
         self._api, self._origin = api, origin
         self._address = {"StreamARN": str(origin.stream)}
         self._push = Push(api, origin) if "/consumer/" in origin.arn else None
@@ -60,6 +62,7 @@ class KinesisStream:
             self._address = {"StreamName": _name(self._origin)}
             answer = await self._call("DescribeStreamSummary", self._address)
         summary = answer.get("StreamDescriptionSummary", {})
+        self.status = summary.get("StreamStatus") or ""
         self.retention = float(summary.get("RetentionPeriodHours") or inf) * 3600
 
     async def shards(self, start: Where | None = None) -> list[Shard]:

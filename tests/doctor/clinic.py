@@ -93,7 +93,7 @@ class Clinic:
         return (status, *self._capsys.readouterr())
 
 
-def redriven(server: Server, receives: int, *, fifo: bool = False, **attributes: str) -> dict[str, str]:
+def redriven(server: Server, receives: int, *, fifo: bool = False, **attributes: Any) -> dict[str, Any]:
     """The attribute that sends messages to a new dead-letter queue with these attributes."""
     letters = server.queue(fifo=fifo, **attributes)
     return {"RedrivePolicy": json.dumps({"deadLetterTargetArn": letters.arn, "maxReceiveCount": str(receives)})}

@@ -13,7 +13,7 @@ from tests.doctor.clinic import Clinic
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_keys: None) -> Iterator[None]:  # noqa: ARG001
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_keys: None) -> Iterator[None]:
     """No configuration and no daemon is found by accident; logs are as they were afterwards."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("BRIDGE_") and name != "BRIDGE_REQUIRE"]:

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import msgspec
 import pytest
 
+from bridge.snapshot import MappingView
 from tests.admin.control import ScriptedControl, served, view
 from tests.doctor.clinic import Clinic, redriven
 from tests.servers import ACCOUNT, REGION, Server
 
 Made = Callable[[str], Clinic]
-LONG = {"MessageRetentionPeriod": "1209600"}
+LONG: dict[str, Any] = {"MessageRetentionPeriod": "1209600"}
 
 
 def test_visibility_against_timeout_and_window(clinic: Made, sqs_server: Server) -> None:  # ESM-37, SQS-26 to SQS-29
     it = clinic(sqs_server.url)
     it.function(Timeout=60)
-    for name, seconds, more in (
-        ("below", 30, {}),
-        ("advice", 120, {}),
-        ("window", 90, {"MaximumBatchingWindowInSeconds": 60}),
-        ("zero", 0, {}),
-        ("long", 43200, {}),
-        ("good", 360, {}),
-    ):
+    for name, seconds in (("below", 30), ("advice", 120), ("window", 90), ("zero", 0), ("long", 43200), ("good", 360)):
         queue = sqs_server.queue(VisibilityTimeout=str(seconds), **redriven(sqs_server, 10, **LONG))
-        it.mapping(name, queue, **more)
+        it.mapping(name, queue, MaximumBatchingWindowInSeconds=60 if name == "window" else 0)
     found = it.examine()
     assert found.status == 0  # warnings do not count unless asked
     assert found["below"]["visibility-below-timeout"] == (
         "warning",
-        "visibility 30 s < timeout 60 s: AWS would refuse this mapping; here the heartbeat covers it, but a crash or a"
-        " second consumer delivers twice",
+        (
+            "visibility 30 s < timeout 60 s: AWS would refuse this mapping; here the heartbeat covers it, but a crash or"
+            " a second consumer delivers twice"
+        ),
         "set VisibilityTimeout to at least 60 s; AWS advises 360 s",
     )
     level, message, fix = found["advice"]["visibility-below-advice"]
@@ -66,8 +64,10 @@ def test_receives_and_the_burn_budget(clinic: Made, sqs_server: Server) -> None:
     # 4 x 30 s, all without the failing gate: it closes at the fifth failure
     assert found["five"]["burn-budget-short"] == (
         "warning",
-        "the handler may be out for 2 min: after that healthy messages reach the dead-letter queue (5 receives, 30 s"
-        " apart at least)",
+        (
+            "the handler may be out for 2 min: after that healthy messages reach the dead-letter queue (5 receives,"
+            " 30 s apart at least)"
+        ),
         "for 5 min set maxReceiveCount to 11, or a longer visibility timeout",
     )
     assert "max-receives-low" not in found["five"]
@@ -172,11 +172,9 @@ def test_what_the_running_daemon_knows(clinic: Made, ministack_server: Server) -
     assert found["stuck"]["not-polling"].message == "the running daemon does not poll (Creating)"
 
 
-def each_of(known: list[object], it: Clinic, name: str) -> object:
+def each_of(known: Sequence[MappingView], it: Clinic, name: str) -> MappingView:
     """The view with the UUID of the mapping in the configuration."""
-    import msgspec
-
-    (found,) = (each for each in known if each.name == name)  # type: ignore[attr-defined]
+    (found,) = (each for each in known if each.name == name)
     return msgspec.structs.replace(found, uuid=it.config["mappings"][name]["UUID"])
 
 
@@ -193,7 +191,9 @@ def test_a_function_that_is_stopped(clinic: Made, ministack_server: Server) -> N
 @pytest.mark.parametrize(("pollers", "calls"), [(None, "129,600"), (3, "388,800")])
 def test_what_idling_costs(clinic: Made, ministack_server: Server, pollers: int | None, calls: str) -> None:
     it = clinic(ministack_server.url)
-    more = {"ProvisionedPollerConfig": {"MinimumPollers": pollers, "MaximumPollers": 5}} if pollers else {}
+    more: dict[str, Any] = (
+        {"ProvisionedPollerConfig": {"MinimumPollers": pollers, "MaximumPollers": 5}} if pollers else {}
+    )
     it.mapping("orders", ministack_server.queue(), **more)
     cost = it.examine()["orders"]["idle-cost"]
     assert cost == ("note", f"while nothing comes: {calls} API calls a month (long polls of 20 s)", "")

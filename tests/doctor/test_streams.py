@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -109,13 +110,15 @@ def test_the_place_is_that_of_the_state_file(clinic: Made, ministack_server: Ser
     it = clinic(ministack_server.url)
     stream = Stream(ministack_server)
     stream.put(*(f'{{"n": {n}}}' for n in range(25)))
-    patterns = {"FilterCriteria": {"Filters": [{"Pattern": {"data": {"n": [{"numeric": [">", 100]}]}}}]}}
+    patterns: dict[str, Any] = {
+        "FilterCriteria": {"Filters": [{"Pattern": {"data": {"n": [{"numeric": [">", 100]}]}}}]}
+    }
     it.mapping("clicks", stream.arn, **START, **patterns)
     assert "filter-matches-nothing" in it.examine()["clicks"]
     shard = stream.api.list_shards(StreamName=stream.name)["Shards"][0]["ShardId"]
-    iterator = stream.api.get_shard_iterator(
-        StreamName=stream.name, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
-    )["ShardIterator"]
+    iterator = stream.api.get_shard_iterator(StreamName=stream.name, ShardId=shard, ShardIteratorType="TRIM_HORIZON")[
+        "ShardIterator"
+    ]
     records = stream.api.get_records(ShardIterator=iterator)["Records"]
 
     def stand(at: int, arrived: float) -> None:
