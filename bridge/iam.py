@@ -192,19 +192,17 @@ def policy(needed: Iterable[Need]) -> dict[str, Any]:
     for (_, resource), allowed in actions.items():
         statements.setdefault(tuple(sorted(allowed)), set()).add(resource)
     numbers: dict[str, int] = {}
-    made = []
-    for allowed_actions in sorted(statements):
-        name = _SIDS.get(allowed_actions[0].partition(":")[0], "Bridge")
-        numbers[name] = numbers.get(name, 0) + 1
-        made.append(
-            {
-                "Sid": f"{name}{numbers[name]}",
-                "Effect": "Allow",
-                "Action": list(allowed_actions),
-                "Resource": sorted(statements[allowed_actions]),
-            }
-        )
-    return {"Version": "2012-10-17", "Statement": made}
+    made: dict[tuple[str, int], dict[str, Any]] = {}
+    for together in sorted(statements):
+        name = _SIDS[together[0].partition(":")[0]]
+        numbers[name] = number = numbers.get(name, 0) + 1
+        made[name, number] = {
+            "Sid": f"{name}{number}",
+            "Effect": "Allow",
+            "Action": list(together),
+            "Resource": sorted(statements[together]),
+        }
+    return {"Version": "2012-10-17", "Statement": [made[key] for key in sorted(made)]}
 
 
 _SIDS = {

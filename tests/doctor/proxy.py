@@ -31,11 +31,13 @@ class Call(NamedTuple):
 
 
 class Proxy:
-    """Forwards to ``target``, or for some services to the URL in ``others``."""
+    """Forwards to ``target``."""
 
-    def __init__(self, target: str, **others: str) -> None:
+    def __init__(self, target: str) -> None:
         self.calls: list[Call] = []
-        self._targets = {"": target, **others}
+        self.prefaces: dict[str, bytes] = {}
+        """Operation -> what the server leaves out at the beginning of its answers."""
+        self._target = urlsplit(target)
 
     @property
     def url(self) -> str:
@@ -74,8 +76,7 @@ class Proxy:
 
     def answer(self, handler: BaseHTTPRequestHandler, call: Call, body: bytes) -> None:
         """Streams the answer through as it comes."""
-        target = urlsplit(self._targets.get(call.service, self._targets[""]))
-        connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=60)
+        connection = http.client.HTTPConnection(self._target.hostname or "", self._target.port, timeout=60)
         try:
             headers = {name: value for name, value in handler.headers.items() if name.lower() not in HOP}
             connection.request(call.method, handler.path, body, {**headers, "Content-Length": str(len(body))})
@@ -86,6 +87,8 @@ class Proxy:
                     handler.send_header(name, value)
             handler.send_header("Transfer-Encoding", "chunked")
             handler.end_headers()
+            if preface := self.prefaces.get(call.operation):
+                handler.wfile.write(b"%x\r\n%s\r\n" % (len(preface), preface))
             while call.method != "HEAD" and (chunk := answer.read1(65536)):
                 handler.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
                 handler.wfile.flush()

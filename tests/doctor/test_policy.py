@@ -17,6 +17,7 @@ from tests.doctor.proxy import Call, Judge, Proxy
 from tests.doctor.test_places import on_lambda
 from tests.e2e.harness import Bridge, Site, eventually
 from tests.servers import ACCOUNT, REGION, Server, unique
+from tests.sources.test_stream_clients import HELLO
 
 Made = Callable[[str], Clinic]
 START = {"StartingPosition": "TRIM_HORIZON"}
@@ -168,6 +169,7 @@ def test_a_consumer_of_its_own_is_not_polled(
     tmp_path: Path, sites: list[Site], kinesis_local_server: Server
 ) -> None:  # KIN-100
     with Proxy(kinesis_local_server.url) as proxy:
+        proxy.prefaces["SubscribeToShard"] = HELLO  # the one thing that keeps SDKs from reading its stream of events
         site = Site(tmp_path / "site", kinesis_local_server)
         sites.append(site)
         api, name = kinesis_local_server.client("kinesis"), unique("stream")
