@@ -20,7 +20,7 @@ from tests.servers import ACCOUNT, REGION, Server, unique
 from tests.sources.test_stream_clients import HELLO
 
 Made = Callable[[str], Clinic]
-START = {"StartingPosition": "TRIM_HORIZON"}
+START: dict[str, Any] = {"StartingPosition": "TRIM_HORIZON"}
 HANDLER = """
 import json, time
 
@@ -107,7 +107,7 @@ def everything(site: Site, server: Server) -> str:
     orders.send("slow", "good")
     far = site.queue(visibility=10)
     far.send("good")
-    failed = {"MaximumRetryAttempts": 0, "DestinationConfig": {"OnFailure": {"Destination": told}}}
+    failed: dict[str, Any] = {"MaximumRetryAttempts": 0, "DestinationConfig": {"OnFailure": {"Destination": told}}}
     site.mapping(orders, "worker", name="orders")
     site.mapping(far, "remote", name="far")
     site.mapping(stream.arn, "worker", name="clicks", **START, **failed, BatchSize=1)

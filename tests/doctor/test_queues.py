@@ -29,8 +29,8 @@ def test_visibility_against_timeout_and_window(clinic: Made, sqs_server: Server)
     assert found["below"]["visibility-below-timeout"] == (
         "warning",
         (
-            "visibility 30 s < timeout 60 s: AWS would refuse this mapping; here the heartbeat covers it, but a crash or"
-            " a second consumer delivers twice"
+            "visibility 30 s < timeout 60 s: AWS would refuse this mapping; here the heartbeat covers it, but a crash"
+            " or a second consumer delivers twice"
         ),
         "set VisibilityTimeout to at least 60 s; AWS advises 360 s",
     )
