@@ -22,6 +22,8 @@ ACTIONS = {
 SQS_LOOK = ("GetQueueUrl", "GetQueueAttributes")
 SQS_RUN = (*SQS_LOOK, "ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility")
 SQS_SEND = ("GetQueueUrl", "SendMessage")
+SQS_MOVE = ("StartMessageMoveTask", "ListMessageMoveTasks", "CancelMessageMoveTask")
+"""What `replay --native` asks of AWS, besides what AWS does then with the same rights."""
 KINESIS_LOOK = ("DescribeStreamSummary", "ListShards")
 KINESIS_READ = ("GetShardIterator", "GetRecords")
 TABLE_READ = ("DescribeStream", "GetShardIterator", "GetRecords")
@@ -88,6 +90,7 @@ def _queue(mapping: Mapping, who: Identity, letters: Dict[str, str]) -> Iterator
     if dlq := letters.get(queue):
         yield from _each(who, "doctor", "sqs", SQS_LOOK, dlq)
         yield from _letters_of(dlq, who)
+        yield from _each(who, "replay", "sqs", SQS_MOVE, dlq)
 
 
 def _letters_of(dlq: str, who: Identity) -> Iterator[Need]:
@@ -137,6 +140,7 @@ def _of_function(function: Function, settings: Settings) -> Iterator[Need]:
         yield from _letters_of(target, who)
     if function.lambda_arn:
         yield from _each(who, "run", "lambda", ("Invoke",), function.lambda_arn)
+        yield from _each(who, "replay", "lambda", ("Invoke",), function.lambda_arn)
         unqualified = ":".join(function.lambda_arn.split(":")[:7])
         yield from _each(who, "doctor", "lambda", ("GetFunctionConfiguration",), function.lambda_arn)
         yield from _each(who, "doctor", "lambda", ("GetFunctionConcurrency",), unqualified)

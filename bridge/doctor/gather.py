@@ -14,7 +14,7 @@ from bridge.aws import Aws
 from bridge.doctor import streams
 from bridge.doctor.facts import Case, Failed, Queue, Remote, Rival
 from bridge.doctor.inquiry import CALL_TIMEOUT, Inquiry
-from bridge.errors import NotFound, RemoteError
+from bridge.errors import NotFound, RemoteError, ServiceFault
 from bridge.function import AwsSettings, Function
 from bridge.iam import is_ours, told_by
 from bridge.mapping import Mapping, SourceArn
@@ -121,7 +121,13 @@ async def look_at_queue(inquiry: Inquiry, settings: AwsSettings, arn: SourceArn,
         return None
     query = {"QueueUrl": found["QueueUrl"], "AttributeNames": ["All"]}
     answer = await inquiry.ask("sqs", settings, region, "GetQueueAttributes", query, **where)
-    return queue_of(str(arn), answer.get("Attributes", {})) if answer else None
+    if not answer:
+        return None
+    try:
+        return queue_of(str(arn), answer.get("Attributes", {}))
+    except ValueError as error:
+        inquiry.note(ServiceFault(f"its attributes cannot be read: {error}"), about, str(arn))
+        return None
 
 
 def queue_of(arn: str, attributes: Dict[str, str]) -> Queue:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from anyio.to_thread import run_sync
 
 from bridge.doctor.facts import Case, Stream
 from bridge.doctor.inquiry import CALL_TIMEOUT, Inquiry
 from bridge.errors import NotFound, Rejected, RemoteError, StateError
 from bridge.filtering import compile_filter
 from bridge.mapping import Mapping, StreamOptions
-from bridge.position import Position
 from bridge.record import Record
 from bridge.settings import Settings
 from bridge.sources import kinesis_records, source_class
@@ -93,7 +93,7 @@ async def _read(
     mapping: Mapping, settings: Settings, source: StreamApi, shards: Sequence[Shard], inquiry: Inquiry
 ) -> Sample:
     """One read at the mapping's place in each of a few shards."""
-    stored = _stored(mapping, settings.state)
+    stored = await run_sync(_stored, mapping, settings.state, abandon_on_cancel=True)
     places = _places(mapping, stored, shards)[:MOST_SHARDS]
     accept = _filter(mapping)
     limit = SAMPLE if mapping.patterns else 1
@@ -109,8 +109,8 @@ async def _read(
         if page is None:
             lost += [0.0] if stored else []
             continue
-        if (age := _age(page)) is not None:
-            ages.append(age)
+        if stored and (age := _age(page)) is not None:
+            ages.append(age)  # of a mapping that has never run nothing is overdue
         if where.at is not None and where.kind == "AFTER_SEQUENCE_NUMBER" and page.records:
             gap = time.time() - where.at - source.retention
             lost += [gap] if gap > 0 else []  # KIN-32: it is answered from the oldest record on
@@ -140,24 +140,22 @@ def _age(page: ReadPage) -> float | None:
     return 0.0 if page.caught_up else page.lag
 
 
-def _stored(mapping: Mapping, state: str) -> dict[str, Position]:
-    """Where the mapping stands, of a daemon that does not run; nothing where that cannot be read."""
+def _stored(mapping: Mapping, state: str) -> dict[str, Where | None]:
+    """Where the mapping stands in each shard, none where that is finished, of a daemon that does not run; nothing
+    where that cannot be read."""
     try:
-        return positions_of(state, mapping.uuid, str(mapping.source_arn))
+        positions = positions_of(state, mapping.uuid, str(mapping.source_arn))
+        return {shard: None if it.ended else Where.parse(it.position) for shard, it in positions.items()}
     except StateError:
         return {}
 
 
-def _places(mapping: Mapping, stored: dict[str, Position], shards: Sequence[Shard]) -> list[tuple[Shard, Where]]:
+def _places(mapping: Mapping, stored: dict[str, Where | None], shards: Sequence[Shard]) -> list[tuple[Shard, Where]]:
     """Where it would read on, of open shards first."""
     options = mapping.stream or StreamOptions()
     listed = sorted(shards, key=lambda shard: shard.last is not None)
     if stored:
-        return [
-            (shard, Where.parse(stored[shard.id].position))
-            for shard in listed
-            if shard.id in stored and not stored[shard.id].ended
-        ]
+        return [(shard, where) for shard in listed if (where := stored.get(shard.id))]
     if options.starting_position == "LATEST":
         return []  # whatever is there now is none of it
     at = options.starting_timestamp

@@ -84,7 +84,15 @@ def test_it_asks_the_queue(
         (
             "replay",
             ["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"],
-            [*RUN[:4], "sqs:ListDeadLetterSourceQueues", *RUN[4:]],
+            sorted(
+                [
+                    *RUN,
+                    "sqs:ListDeadLetterSourceQueues",
+                    "sqs:CancelMessageMoveTask",
+                    "sqs:ListMessageMoveTasks",
+                    "sqs:StartMessageMoveTask",
+                ]
+            ),
         ),
     ],
 )

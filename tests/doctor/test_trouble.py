@@ -86,6 +86,11 @@ def test_a_queue_that_does_not_answer_is_a_finding_and_delays_nobody(
         (error("InvalidSignatureException"), "credentials-refused", "the signature was refused"),
         (error("RequestTimeTooSkewed"), "credentials-refused", "set this machine's clock"),
         (error("InternalError", status=500), "call-failed", "as scripted (InternalError)"),
+        (
+            Answer({"Attributes": {"VisibilityTimeout": "soon"}}),
+            "call-failed",
+            "its attributes cannot be read: invalid literal",
+        ),
     ],
 )
 def test_refusals(clinic: Made, far: Wired, answer: Answer, code: str, said: str) -> None:
