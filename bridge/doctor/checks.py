@@ -110,6 +110,13 @@ def function(case: Case) -> Iterator[Finding]:
             f"ReservedConcurrentExecutions 0: nothing is received or invoked{lost}",
             "set it to 1 or more, or remove it",
         )
+    if case.refused and case.function.endpoint:
+        yield Finding(
+            "function-unreachable",
+            f"no connection to {case.function.endpoint.shown} ({case.refused}): each batch waits until it is visible"
+            " again, and messages use up a receive each time",
+            f"start what listens there, or correct url of functions.{case.function.name}",
+        )
     if case.remote and case.remote.timeout > case.function.timeout:
         yield Finding(
             "function-timeout-longer",

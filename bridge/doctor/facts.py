@@ -85,6 +85,8 @@ class Case(msgspec.Struct, kw_only=True):
     stream: Stream | None = None
     rivals: list[Rival] = []
     remote: Remote | None = None
+    refused: str = ""
+    """Why there is no connection to a function's URL; empty: there is one, or nobody tried."""
     failed: list[Failed] = []
     skews: dict[str, float] = {}
     """Endpoint -> seconds by which its clock is ahead of ours."""

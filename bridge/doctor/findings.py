@@ -61,6 +61,7 @@ CODES: dict[str, Level] = {
     # functions and destinations
     "destination-missing": "error",
     "function-missing": "error",
+    "function-unreachable": "error",
     "function-timeout-longer": "warning",
 }
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping as Dict, Sequence
 from math import inf
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -49,7 +50,7 @@ def cases(settings: Settings, names: Sequence[str], snapshot: Snapshot | None) -
     ]
     for function in settings.functions.values():
         used = any(mapping.function == function.name for mapping in mappings)
-        if (used or not names) and (told_by(function) or function.lambda_arn):
+        if (used or not names) and (told_by(function) or function.lambda_arn or function.endpoint):
             made.append(Case(mapping=None, function=function, rivals=[], failed=[], skews={}))
     return made
 
@@ -93,6 +94,7 @@ async def _fill(case: Case, settings: Settings, inquiry: Inquiry) -> None:
         for target in told_by(function):
             await _target(function, inquiry, settings, target)
         await _remote(case, inquiry)
+        await _connection(case)
         return
     if function.lambda_arn:
         await _remote(case, inquiry, quiet=True)
@@ -206,6 +208,24 @@ async def _remote(case: Case, inquiry: Inquiry, *, quiet: bool = False) -> None:
         case.remote = Remote(float(told.get("Timeout") or function.timeout), reserved)
     if quiet:
         del case.failed[before:]
+
+
+async def _connection(case: Case) -> None:
+    """Whether somebody listens at a function's URL. Nothing is said to him."""
+    if not case.function.endpoint:
+        return
+    parts = urlsplit(case.function.endpoint.url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with anyio.fail_after(CALL_TIMEOUT):
+            stream = await anyio.connect_tcp(parts.hostname or "", port)
+    except TimeoutError:
+        case.refused = f"no answer within {CALL_TIMEOUT:g} s"
+    except OSError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        case.refused = cause.strerror or str(cause)
+    else:
+        await stream.aclose()
 
 
 async def _target(function: Function, inquiry: Inquiry, settings: Settings, target: str) -> None:

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
+from bridge.local import free_port
 from tests.doctor.clinic import Clinic, Stream, redriven
 from tests.servers import ACCOUNT, REGION, Server, unique
 
@@ -101,6 +102,19 @@ def test_functions_on_lambda(clinic: Made, ministack_server: Server) -> None:  #
     )
     assert found["function gone"]["function-missing"].level == "error"
     assert found["gone"].keys() == {"burn-budget", "idle-cost"}  # said once, of the function
+
+
+def test_a_function_behind_a_url(clinic: Made, ministack_server: Server) -> None:
+    it = clinic(ministack_server.url)
+    it.function("there", url=f"{ministack_server.url}/events")
+    it.function("gone", url=f"http://127.0.0.1:{free_port()}/events?token=secret")
+    found = it.examine()
+    assert found.status == 1
+    assert found["function there"] == {}
+    level, message, _ = found["function gone"]["function-unreachable"]
+    assert level == "error"
+    assert "/events (" in message
+    assert "secret" not in message
 
 
 def test_a_mapping_of_lambda_on_the_same_source(clinic: Made, ministack_server: Server) -> None:

@@ -141,9 +141,12 @@ def test_the_daemon_and_doctor_stay_inside_and_need_all_of_it(
             daemon = mine(proxy.calls, judge)
         assert [need for need in daemon if not whole.allows(*need)] == []
         assert whole.unused(daemon) == set()
+        before = len(proxy.calls)
         examined = site.cli("doctor", "-c", str(site.file), "--json")
         assert examined.status in (0, 1), examined.err
         assert {row["code"] for row in json.loads(examined.out)} & {"permission-missing", "call-failed"} == set()
+        looked = {judge.needs(call)[0].partition(":")[2] for call in proxy.calls[before:]}
+        assert [action for action in looked if not action.startswith(("Get", "List", "Describe", "Assume"))] == []
         needed = mine(proxy.calls, judge)
         assert [need for need in needed if not policy.allows(*need)] == []
         assert policy.unused(needed) == set()

@@ -130,6 +130,25 @@ def test_somebody_else_receives(clinic: Made, sqs_server: Server) -> None:
     assert queue.counts() == (2 - len(taken), len(taken))  # nothing was received by looking
 
 
+@pytest.mark.parametrize(("holds", "flying", "told"), [(20, 20, False), (0, 5, False), (1, 20, True)])
+def test_what_the_daemon_holds_is_nobody_elses(
+    clinic: Made, ministack_server: Server, holds: int, flying: int, told: bool
+) -> None:
+    it = clinic(ministack_server.url)
+    queue = ministack_server.queue(VisibilityTimeout="600")
+    queue.send(*(str(number) for number in range(flying)))
+    taken = 0
+    while taken < flying:
+        answer = queue.api.receive_message(QueueUrl=queue.url, MaxNumberOfMessages=10)
+        taken += len(answer["Messages"])
+    it.mapping("orders", queue, UUID="0a1b2c3d-0000-4000-8000-000000000001")
+    with served(ScriptedControl(view("orders", in_flight=holds))) as url:
+        found = it.examine("--admin", url)["orders"]
+    assert ("other-consumers" in found) is told
+    if told:
+        assert "20 messages are in flight and the daemon holds 1: somebody" in found["other-consumers"].message
+
+
 def test_nothing_is_received_and_nothing_changed(clinic: Made, sqs_server: Server) -> None:
     it = clinic(sqs_server.url)
     queue = sqs_server.queue()
