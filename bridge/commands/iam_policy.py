@@ -26,6 +26,7 @@ EXAMPLE = "bridge iam-policy -c bridge.yaml > policy.json"
 TASKS = ("run", "doctor", "replay")
 DEFAULT = ("run", "doctor")
 PATIENCE = 10.0
+QUOTED_NOTHING = "''"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,9 +96,7 @@ def _check(who: Identity, every: Sequence[Need]) -> None:
         hint = f"; it has {', '.join(roles)}" if roles else "; it has none"
         raise UsageError(f'the configuration has no role_arn "{who.role}"{did_you_mean(who.role, roles) or hint}')
     if who not in known and known:
-        one = min(known)
-        way = " ".join(filter(None, (one.role and f"--role {one.role}", one.profile and f"--profile {one.profile}")))
-        raise UsageError(f"nobody calls so in this configuration; try bridge iam-policy {way}".rstrip())
+        raise UsageError(f"nobody calls so in this configuration; try bridge iam-policy {_way(min(known))}")
 
 
 def _ask(settings: Settings) -> Dict[str, Asked]:
@@ -122,17 +121,18 @@ def _remarks(
     offline: bool,
 ) -> Iterator[str]:
     """What the policy does not say."""
+    from bridge.doctor.letters import Asked
     from bridge.iam import identity, told_by
 
     for mapping in settings.mappings.values():
         arn = str(mapping.source_arn)
-        if mapping.source != "sqs" or arn in said or identity(mapping.aws) != who or not tasks & {"doctor", "replay"}:
+        if mapping.source != "sqs" or identity(mapping.aws) != who:
             continue
-        told = asked.get(arn)
-        if told is None or told.trouble:
-            why = "--offline" if offline else told.trouble if told else "no answer"
+        told = asked.get(arn) or Asked(trouble="--offline" if offline else "no answer")
+        if told.trouble and arn not in said and tasks & {"doctor", "replay"}:
+            why = told.trouble
             yield f"{mapping.name}: its dead-letter queue is not known ({why}); --dlq {mapping.name}=ARN adds it"
-        elif told.key:
+        elif told.key and tasks & {"run", "replay"}:
             yield f"{mapping.name}: the queue is encrypted with {told.key}: add kms:Decrypt on that key"
     if any(mapping.source != "sqs" for mapping in settings.mappings.values()):
         yield "streams that are encrypted with a key of your own need kms:Decrypt on that key"
@@ -141,10 +141,14 @@ def _remarks(
     )
     if sends and "run" in tasks:
         yield "destinations with a key of your own need kms:GenerateDataKey and kms:Decrypt on that key"
-    others = sorted({need.identity for need in every} - {who})
-    for other in others:
-        way = " ".join(
-            filter(None, (other.role and f"--role {other.role}", other.profile and f"--profile {other.profile}"))
-        )
-        yield f"somebody else calls, too: bridge iam-policy {way or '--profile  '}".rstrip()
+    for other in sorted({need.identity for need in every} - {who}):
+        yield f"somebody else calls, too: bridge iam-policy {_way(other)}"
     yield "what handlers call themselves, and mappings that are made through the API, are not in it"
+
+
+def _way(who: Identity) -> str:
+    """The options that ask for the policy of somebody."""
+    options = [f"--role {who.role}"] if who.role else []
+    if who.profile or not who.role:
+        options.append(f"--profile {who.profile or QUOTED_NOTHING}")
+    return " ".join(options)

@@ -14,6 +14,10 @@ from bridge.snapshot import MappingView
 Trouble = Literal["unreachable", "no-answer", "call-failed", "credentials-refused", "permission-missing", "missing"]
 
 
+About = Literal["source", "dlq", "destination", "function"]
+"""What a question was about."""
+
+
 class Failed(msgspec.Struct, frozen=True):
     """A question that was not answered."""
 
@@ -23,7 +27,7 @@ class Failed(msgspec.Struct, frozen=True):
     resource: str
     """ARN, or what is asked where there is none."""
     detail: str
-    about: Literal["source", "dlq", "destination", "function"] = "source"
+    about: About = "source"
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +43,8 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     max_receives: float = inf
     dlq: str = ""
     """ARN; empty: no redrive policy."""
+    key: str = ""
+    """The KMS key that it is encrypted with; empty: none that IAM has to know."""
     high_throughput: bool = False
     """Of a FIFO queue: limits count per message group."""
 
@@ -92,8 +98,6 @@ class Case(msgspec.Struct, kw_only=True):
     """Endpoint -> seconds by which its clock is ahead of ours."""
     readers: tuple[str, ...] = ()
     """Other mappings of the configuration that read the same source by polling."""
-    daemon: bool = False
-    """A running daemon was asked."""
     view: MappingView | None = None
     """What the running daemon says about the mapping."""
 

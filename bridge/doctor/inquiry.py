@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Mapping as Dict
-from typing import Any, Literal
+from typing import Any
 
 from bridge.aws import Api, Aws
-from bridge.doctor.facts import Case, Failed, Trouble
+from bridge.doctor.facts import About, Case, Failed, Trouble
 from bridge.errors import (
     AccessDenied,
     ExpiredCredentials,
@@ -32,8 +32,6 @@ DENIALS = frozenset({
     "UnauthorizedOperation", "403",
 })  # fmt: skip
 """Codes that mean a missing permission; others of AccessDenied mean wrong keys or a wrong clock."""
-
-About = Literal["source", "dlq", "destination", "function"]
 
 
 class Inquiry:
@@ -66,6 +64,13 @@ class Inquiry:
 
     async def api(self, service: str, settings: AwsSettings, region: str | None, resource: str) -> Witness:
         """A client for questions about ``resource``. Raises RemoteError."""
+        if settings.role_arn:
+            self.pending = f"sts:AssumeRole on {settings.role_arn}"
+            try:
+                await self._aws.credentials(settings, region).current()
+            except RemoteError as error:
+                error.asked = action("sts", "AssumeRole"), settings.role_arn  # type: ignore[attr-defined]
+                raise
         self.pending = f"{service}: {resource}"
         return Witness(await self._aws.api(service, settings, region), service, resource, self)
 

@@ -121,6 +121,17 @@ def test_a_table_whose_stream_may_not_be_read(clinic: Made, far: Wired) -> None:
     assert it.examine()["users"]["permission-missing"].message.startswith(f"dynamodb:GetRecords on {TABLE} is denied")
 
 
+def test_a_role_that_may_not_be_assumed(clinic: Made, far: Wired) -> None:
+    body = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
+    far.wire.on("AssumeRole", Answer(body, 403))
+    it = clinic(far.url)
+    role = f"arn:aws:iam::{ACCOUNT}:role/there"
+    it.mapping("orders", aws={"role_arn": role})
+    found = it.examine()["orders"]
+    assert found.keys() == {"permission-missing"}
+    assert found["permission-missing"].message.startswith(f"sts:AssumeRole on {role} is denied: ")
+
+
 def test_a_throttled_question_is_asked_again(clinic: Made, far: Wired) -> None:
     far.wire.once("DescribeStreamSummary", error("LimitExceededException"), error("LimitExceededException"))
     it = clinic(far.url)
