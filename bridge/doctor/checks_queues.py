@@ -239,6 +239,13 @@ def load(sight: Sight) -> Iterator[Finding]:
 def consumers(sight: Sight) -> Iterator[Finding]:
     """Who else takes messages."""
     case, flying = sight.case, sight.queue.in_flight
+    if case.readers:
+        yield Finding(
+            "queue-shared",
+            f"{', '.join(case.readers)} of this configuration read the same queue: each message goes to one of the"
+            " functions, and nobody chooses which",
+            "give each function a queue of its own (a topic in front copies messages), or filter in one function",
+        )
     ours = case.view.in_flight if case.view else 0
     if not flying or flying <= ours:
         return

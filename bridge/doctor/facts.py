@@ -97,7 +97,7 @@ class Case(msgspec.Struct, kw_only=True):
     skews: dict[str, float] = {}
     """Endpoint -> seconds by which its clock is ahead of ours."""
     readers: tuple[str, ...] = ()
-    """Other mappings of the configuration that read the same source by polling."""
+    """Other enabled mappings of the configuration that read the same source."""
     view: MappingView | None = None
     """What the running daemon says about the mapping."""
 

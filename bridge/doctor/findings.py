@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isinf
 from typing import Literal
 
 import msgspec
@@ -40,6 +41,7 @@ CODES: dict[str, Level] = {
     "fifo-throughput": "note",
     "other-consumers": "warning",
     "lambda-competes": "warning",
+    "queue-shared": "warning",
     # streams
     "no-retry-bound": "warning",
     "blocks-long": "warning",
@@ -87,7 +89,9 @@ def at_or_above(level: Level, least: Level) -> bool:
 
 
 def span(seconds: float) -> str:
-    """A duration for people: `30 s`, `2 min`, `24 h`, `4 d`."""
+    """A duration for people: `30 s`, `2 min`, `24 h`, `4 d`. Infinity is what endpoints do not tell."""
+    if isinf(seconds):
+        return "an unknown time"
     for unit, length, least in (("d", 86_400, 172_800), ("h", 3600, 3600), ("min", 60, 120)):
         if seconds >= least:
             return f"{_short(seconds / length)} {unit}"

@@ -48,9 +48,7 @@ def cases(settings: Settings, names: Sequence[str], snapshot: Snapshot | None) -
 
 
 def _readers(mapping: Mapping, settings: Settings) -> tuple[str, ...]:
-    """Of a stream: an enabled mapping with a consumer of its own takes nothing from the others."""
-    if not mapping.stream:
-        return ()
+    """Of a stream those with a consumer of their own are none: they take nothing from the others."""
     return tuple(
         other.name
         for other in settings.mappings.values()

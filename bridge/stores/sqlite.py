@@ -354,13 +354,16 @@ def positions_of(url: str, mapping: str, source: str) -> dict[str, Position]:
     """Where the partitions of a source stand, read beside whoever has the file open; nothing where there is no file.
     Changes nothing and claims nothing. Raises StateError."""
     parsed = StateUrl.parse(url)
-    if parsed.scheme != "sqlite" or not parsed.path.exists():
-        return {}
+    path = parsed.path.absolute()
     try:
-        with closing(sqlite3.connect(f"{parsed.path.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
+        if parsed.scheme != "sqlite" or not path.exists():
+            return {}
+        # Without a log nobody has it open; then SQLite would make files beside it that others may not touch.
+        how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+        with closing(sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, timeout=1)) as connection:
             rows = connection.execute(_POSITIONS, (parsed.namespace, mapping, source)).fetchall()
-    except sqlite3.Error as error:
-        raise StateError(f"state file {parsed.path}: cannot be read: {error}") from error
+    except (sqlite3.Error, OSError) as error:
+        raise StateError(f"state file {path}: cannot be read: {error}") from error
     return {
         partition: Position(epoch=epoch, position=position, state=state, ended=bool(ended))
         for partition, epoch, position, state, ended in rows

@@ -41,7 +41,16 @@ def test_levels() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.5, "0.5 s"), (30, "30 s"), (119, "119 s"), (120, "2 min"), (86_400, "24 h"), (345_600, "4 d"), (5400, "1.5 h")],
+    [
+        (0.5, "0.5 s"),
+        (30, "30 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (86_400, "24 h"),
+        (345_600, "4 d"),
+        (5400, "1.5 h"),
+        (inf, "an unknown time"),
+    ],
 )
 def test_durations_for_people(seconds: float, text: str) -> None:
     assert span(seconds) == text

@@ -149,6 +149,17 @@ def test_what_the_daemon_holds_is_nobody_elses(
         assert "20 messages are in flight and the daemon holds 1: somebody" in found["other-consumers"].message
 
 
+def test_two_mappings_of_one_queue(clinic: Made, ministack_server: Server) -> None:  # ESM-15
+    it = clinic(ministack_server.url)
+    queue = ministack_server.queue()
+    for name in ("one", "two", "off"):
+        it.function(name)
+        it.mapping(name, queue, name, Enabled=name != "off")
+    found = it.examine()
+    assert found["one"]["queue-shared"].message.startswith("two of this configuration read the same queue: each")
+    assert found["off"]["queue-shared"].message.startswith("one, two of this configuration read the same queue")
+
+
 def test_nothing_is_received_and_nothing_changed(clinic: Made, sqs_server: Server) -> None:
     it = clinic(sqs_server.url)
     queue = sqs_server.queue()

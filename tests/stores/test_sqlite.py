@@ -430,3 +430,31 @@ async def test_a_file_of_the_first_version_is_taken_along(path: Path, url: str) 
         assert await store.event(A) == event(A)
         await store.move_positions([move("s", "1")])
         assert await store.positions(A, STREAM) == {"s": Position(position="1")}
+
+
+@pytest.mark.anyio
+async def test_positions_are_read_beside_whoever_has_the_file_open(url: str, path: Path) -> None:
+    assert sqlite.positions_of(url, A, STREAM) == {}
+    assert not path.exists()
+    assert sqlite.positions_of("memory:", A, STREAM) == {}
+    async with open_store(url) as store:
+        await store.move_positions([move("shard-1", "here", epoch=3, ended=True)])
+        there = sorted(path.parent.iterdir())
+        read = sqlite.positions_of(url, A, STREAM)
+        assert read == await store.positions(A, STREAM)
+        assert read["shard-1"].epoch == 3
+        assert sorted(path.parent.iterdir()) == there
+        await store.move_positions([move("shard-1", "further", epoch=3)])
+        assert sqlite.positions_of(url, A, STREAM)["shard-1"].position == "further"
+    there = sorted(path.parent.iterdir())
+    assert sqlite.positions_of(url, A, STREAM)["shard-1"].position == "further"
+    assert sqlite.positions_of(url, B, STREAM) == {}
+    assert sqlite.positions_of(f"{url}?namespace=other", A, STREAM) == {}
+    assert sorted(path.parent.iterdir()) == there  # nothing that a daemon of another user could not open
+
+
+def test_positions_of_a_file_that_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "state.db"
+    file.write_text("no database at all, whatever it is called")
+    with pytest.raises(StateError, match="cannot be read"):
+        sqlite.positions_of(f"sqlite:///{file}", A, STREAM)
