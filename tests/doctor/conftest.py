@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from tests.doctor.clinic import Clinic
+from tests.quiet import logging_restored
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +19,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_keys: None) -
     for name in [name for name in os.environ if name.startswith("BRIDGE_") and name != "BRIDGE_REQUIRE"]:
         if name != "BRIDGE_NODE_MODULES":
             monkeypatch.delenv(name)
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
+    with logging_restored():
+        yield
 
 
 @pytest.fixture
