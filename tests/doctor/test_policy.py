@@ -3,6 +3,7 @@ nothing is allowed that nobody uses."""
 
 from __future__ import annotations
 
+import http.client
 import json
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from bridge.commands import main
 from bridge.local import free_port
 from tests.doctor.clinic import Clinic, Stream, redriven, table
 from tests.doctor.proxy import Call, Judge, Proxy
 from tests.doctor.test_places import on_lambda
-from tests.e2e.harness import Bridge, Site, eventually
+from tests.e2e.harness import Site, eventually
 from tests.servers import ACCOUNT, REGION, Server, unique
 from tests.sources.test_stream_clients import HELLO
 
@@ -69,15 +71,27 @@ def sites(tmp_path: Path) -> Iterator[list[Site]]:
         site.close()
 
 
-def policy_of(site: Site, *arguments: str) -> Policy:
-    done = site.cli("iam-policy", "-c", str(site.write()), *arguments)
-    assert done.status == 0, done.err
-    return Policy(json.loads(done.out))
+Said = pytest.CaptureFixture[str]
 
 
-def send_event(site: Site, api: str, function: str, event: object) -> None:
-    done = site.cli("invoke", function, "--async", "--api", api, "-e", "-", given=json.dumps(event))
-    assert done.status == 0, done.err
+def told(capsys: Said, command: str, site: Site, *arguments: str) -> Any:
+    """What a command prints, in this process: JSON."""
+    status = main([command, "-c", str(site.write()), *arguments])
+    out, err = capsys.readouterr()
+    assert status in (0, 1), err
+    return json.loads(out)
+
+
+def policy_of(capsys: Said, site: Site, *arguments: str) -> Policy:
+    return Policy(told(capsys, "iam-policy", site, *arguments))
+
+
+def send_event(port: int, function: str, event: object) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    path = f"/2015-03-31/functions/{function}/invocations"
+    connection.request("POST", path, json.dumps(event), {"X-Amz-Invocation-Type": "Event"})
+    assert connection.getresponse().status == 202
+    connection.close()
 
 
 def everything(site: Site, server: Server) -> str:
@@ -88,7 +102,7 @@ def everything(site: Site, server: Server) -> str:
     server.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     topic = server.client("sns").create_topic(Name=unique("topic"))["TopicArn"]
     bus = server.client("events").create_event_bus(Name=unique("bus"))["EventBusArn"]
-    told, real = server.queue().arn, on_lambda(server)
+    letters, real = server.queue().arn, on_lambda(server)
     functions, once = site.config["functions"], {"MaximumRetryAttempts": 0}
 
     def ends(success: str, failure: str) -> dict[str, Any]:
@@ -96,9 +110,9 @@ def everything(site: Site, server: Server) -> str:
         return {"EventInvokeConfig": {**once, "DestinationConfig": to}}
 
     functions["worker"] = code
-    functions["one"] = {**code, **ends(told, topic)}
+    functions["one"] = {**code, **ends(letters, topic)}
     functions["two"] = {**code, **ends(bus, f"arn:aws:s3:::{bucket}")}
-    functions["three"] = {**code, **ends(real, told), "DeadLetterConfig": {"TargetArn": server.queue().arn}}
+    functions["three"] = {**code, **ends(real, letters), "DeadLetterConfig": {"TargetArn": server.queue().arn}}
     functions["remote"] = {"lambda": real, "Timeout": 5}
     stream = Stream(server)
     stream.put('{"poison": 1}', '{"good": 1}')
@@ -107,7 +121,7 @@ def everything(site: Site, server: Server) -> str:
     orders.send("slow", "good")
     far = site.queue(visibility=10)
     far.send("good")
-    failed: dict[str, Any] = {"MaximumRetryAttempts": 0, "DestinationConfig": {"OnFailure": {"Destination": told}}}
+    failed: dict[str, Any] = {"MaximumRetryAttempts": 0, "DestinationConfig": {"OnFailure": {"Destination": letters}}}
     site.mapping(orders, "worker", name="orders")
     site.mapping(far, "remote", name="far")
     site.mapping(stream.arn, "worker", name="clicks", **START, **failed, BatchSize=1)
@@ -116,7 +130,7 @@ def everything(site: Site, server: Server) -> str:
 
 
 def test_the_daemon_and_doctor_stay_inside_and_need_all_of_it(
-    tmp_path: Path, sites: list[Site], ministack_server: Server
+    tmp_path: Path, capsys: Said, sites: list[Site], ministack_server: Server
 ) -> None:
     server = ministack_server
     with Proxy(server.url) as proxy:
@@ -129,26 +143,29 @@ def test_the_daemon_and_doctor_stay_inside_and_need_all_of_it(
         # What a role does is another identity's: the daemon only assumes it.
         role = f"arn:aws:iam::{ACCOUNT}:role/elsewhere"
         site.mapping(site.queue().arn, "worker", name="elsewhere", aws={"role_arn": role})
-        policy, whole, roles = policy_of(site), policy_of(site, "--for", "run"), policy_of(site, "--role", role)
+        policy, whole, roles = (
+            policy_of(capsys, site),
+            policy_of(capsys, site, "--for", "run"),
+            policy_of(capsys, site, "--role", role),
+        )
         del proxy.calls[:]
         with site.start() as bridge:
+            bridge.said("started")
             for function in ("one", "two", "three"):
-                eventually(lambda: events_started(bridge))
-                send_event(site, f"http://127.0.0.1:{port}", function, "good")
-                send_event(site, f"http://127.0.0.1:{port}", function, "poison")
+                send_event(port, function, "good")
+                send_event(port, function, "poison")
             bridge.until(lambda: not whole.unused(mine(proxy.calls, judge)), every=0.2)
             bridge.until(lambda: not roles_missing(proxy.calls))
             daemon = mine(proxy.calls, judge)
-            beside = site.cli("doctor", "-c", str(site.file), "--json", "--admin", bridge.url)
-        codes = {row["code"] for row in json.loads(beside.out) if row["mapping"] != "elsewhere"}
+            beside = told(capsys, "doctor", site, "--json", "--admin", bridge.url)
+        codes = {row["code"] for row in beside if row["mapping"] != "elsewhere"}
         assert {"idle-cost", "no-retry-bound", "burn-budget-short"} <= codes
         assert codes & {"other-consumers", "not-polling", "call-failed", "permission-missing"} == set()
         assert [need for need in daemon if not whole.allows(*need)] == []
         assert whole.unused(daemon) == set()
         before = len(proxy.calls)
-        examined = site.cli("doctor", "-c", str(site.file), "--json")
-        assert examined.status in (0, 1), examined.err
-        assert {row["code"] for row in json.loads(examined.out)} & {"permission-missing", "call-failed"} == set()
+        codes = {row["code"] for row in told(capsys, "doctor", site, "--json")}
+        assert codes & {"permission-missing", "call-failed"} == set()
         looked = {judge.needs(call)[0].partition(":")[2] for call in proxy.calls[before:]}
         assert [action for action in looked if not action.startswith(("Get", "List", "Describe", "Assume"))] == []
         needed = mine(proxy.calls, judge)
@@ -157,10 +174,6 @@ def test_the_daemon_and_doctor_stay_inside_and_need_all_of_it(
         theirs = {judge.needs(call) for call in proxy.calls if call.key != ACCOUNT}
         assert theirs
         assert [need for need in theirs if not roles.allows(*need)] == []
-
-
-def events_started(bridge: Bridge) -> bool:
-    return bool(bridge.events("started"))
 
 
 def roles_missing(calls: list[Call]) -> bool:
@@ -173,7 +186,7 @@ def mine(calls: list[Call], judge: Judge) -> set[tuple[str, str]]:
 
 
 def test_a_consumer_of_its_own_is_not_polled(
-    tmp_path: Path, sites: list[Site], kinesis_local_server: Server
+    tmp_path: Path, capsys: Said, sites: list[Site], kinesis_local_server: Server
 ) -> None:  # KIN-100
     with Proxy(kinesis_local_server.url) as proxy:
         proxy.prefaces["SubscribeToShard"] = HELLO  # the one thing that keeps SDKs from reading its stream of events
@@ -186,13 +199,13 @@ def test_a_consumer_of_its_own_is_not_polled(
         site.config["aws"]["endpoint_url"] = proxy.url
         site.function()
         site.mapping(made, name="clicks", **START)
-        run, policy = policy_of(site, "--for", "run"), policy_of(site)
+        run, policy = policy_of(capsys, site, "--for", "run"), policy_of(capsys, site)
         judge = Judge(consumers={(stream, "own"): made})
         with site.running() as bridge:
             bridge.until(lambda: not run.unused(mine(proxy.calls, judge)))
         assert [need for need in mine(proxy.calls, judge) if not run.allows(*need)] == []
         assert not run.allows("kinesis:GetRecords", stream)
-        site.cli("doctor", "-c", str(site.file))
+        told(capsys, "doctor", site, "--json")
         needed = {need for need in mine(proxy.calls, judge) if need[0] != "lambda:ListEventSourceMappings"}
         assert [need for need in needed if not policy.allows(*need)] == []
 
