@@ -126,6 +126,19 @@ def function(case: Case) -> Iterator[Finding]:
         )
 
 
+def deploys(case: Case) -> Iterator[Finding]:
+    """What a stop of the daemon does to what runs."""
+    timeout = case.function.timeout
+    if case.mapping and case.grace < timeout:
+        again = "comes again and uses up a receive" if case.mapping.source == "sqs" else "is done again after the start"
+        yield Finding(
+            "grace-below-timeout",
+            f"shutdown_grace {span(case.grace)} < timeout {span(timeout)}: a deploy cuts off what runs for longer,"
+            f" which {again}",
+            f"set shutdown_grace to {timeout:g}, and the service manager's own patience above it",
+        )
+
+
 def backlog(case: Case) -> Iterator[Finding]:
     """What waits, against the time for which it is kept."""
     age: float | None
@@ -229,5 +242,5 @@ def rivals(case: Case) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
-    access, clocks, function, backlog, filters, polling, rivals, cost,
+    access, clocks, function, deploys, backlog, filters, polling, rivals, cost,
 )  # fmt: skip

@@ -126,6 +126,14 @@ def letters(sight: Sight) -> Iterator[Finding]:
             f" there, so they come again until they expire after {span(queue.retention)}",
             f"point RedrivePolicy at a {kind[0]} queue",
         )
+    takes = sight.receives * sight.visibility
+    if takes >= queue.retention:
+        yield Finding(
+            "expires-before-dlq",
+            f"a message that always fails takes {span(takes)} at least to the dead-letter queue ({sight.receives}"
+            f" receives, {span(sight.visibility)} apart), and the queue keeps it for {span(queue.retention)}: it is gone before",
+            "raise MessageRetentionPeriod, or lower the visibility timeout or maxReceiveCount",
+        )
     if dlq is None:
         return
     if dlq.retention <= queue.retention:

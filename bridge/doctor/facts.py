@@ -90,6 +90,8 @@ class Case(msgspec.Struct, kw_only=True):
     dlq: Queue | None = None
     stream: Stream | None = None
     rivals: list[Rival] = []
+    grace: float = inf
+    """``shutdown_grace``."""
     remote: Remote | None = None
     refused: str = ""
     """Why there is no connection to a function's URL; empty: there is one, or nobody tried."""

@@ -31,6 +31,7 @@ CODES: dict[str, Level] = {
     "dlq-wrong-kind": "error",
     "dlq-retention-short": "warning",
     "dlq-not-empty": "note",
+    "expires-before-dlq": "warning",
     "max-receives-one": "error",
     "max-receives-low": "warning",
     "burn-budget": "note",
@@ -59,6 +60,7 @@ CODES: dict[str, Level] = {
     "filter-matches-everything": "note",
     "function-stopped": "error",
     "not-polling": "warning",
+    "grace-below-timeout": "note",
     "idle-cost": "note",
     # functions and destinations
     "destination-missing": "error",

@@ -37,6 +37,7 @@ def cases(settings: Settings, names: Sequence[str], snapshot: Snapshot | None) -
             function=settings.functions[mapping.function],
             view=views.get(mapping.uuid),
             readers=_readers(mapping, settings),
+            grace=settings.shutdown_grace,
         )
         for mapping in mappings
     ]

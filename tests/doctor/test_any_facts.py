@@ -105,6 +105,7 @@ def cases(draw: st.DrawFn) -> Case:
         queue=draw(queues) if mapping.source == "sqs" else None,
         dlq=draw(st.one_of(st.none(), queues)),
         stream=draw(streams) if mapping.source != "sqs" else None,
+        grace=draw(seconds),
         rivals=draw(st.sampled_from([[], [Rival("uuid", "function")]])),
         remote=draw(st.one_of(st.none(), st.builds(Remote, timeout=seconds, reserved=st.integers(0, 9)))),
         failed=draw(st.lists(failures, max_size=3)),

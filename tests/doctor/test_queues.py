@@ -44,7 +44,11 @@ def test_visibility_against_timeout_and_window(clinic: Made, sqs_server: Server)
     assert found["window"]["visibility-below-window"].fix == "set VisibilityTimeout to 420 s"
     assert "each receive asks for 90 s" in found["zero"]["visibility-zero"].message
     assert "tried again only after 12 h" in found["long"]["visibility-long"].message
-    assert found["good"].keys() == {"burn-budget", "idle-cost"}
+    assert found["good"].keys() == {"burn-budget", "idle-cost", "grace-below-timeout"}
+    assert found["good"]["grace-below-timeout"].message == (
+        "shutdown_grace 30 s < timeout 60 s: a deploy cuts off what runs for longer, which comes again and uses up a"
+        " receive"
+    )
     assert it.examine("--fail-on", "warning", "below").status == 1
     assert it.examine("--fail-on", "warning", "good").status == 0
 
@@ -92,6 +96,19 @@ def test_dead_letter_queues(clinic: Made, sqs_server: Server) -> None:
     assert found["full"]["dlq-not-empty"].message.startswith("2 messages lie in the dead-letter queue; each is deleted")
     assert found["full"]["dlq-not-empty"].fix == "bridge replay --dlq full --peek shows why"
     assert "dlq-retention-short" not in found["full"]
+
+
+def test_a_queue_that_forgets_before_its_messages_are_dead(clinic: Made, sqs_server: Server) -> None:
+    it = clinic(sqs_server.url)
+    queue: dict[str, Any] = {"VisibilityTimeout": "900", "MessageRetentionPeriod": "3600"}
+    it.mapping("late", sqs_server.queue(**queue, **redriven(sqs_server, 4, **LONG)))
+    it.mapping("good", sqs_server.queue(**queue, **redriven(sqs_server, 3, **LONG)))
+    found = it.examine()
+    assert found["late"]["expires-before-dlq"].message == (
+        "a message that always fails takes 1 h at least to the dead-letter queue (4 receives, 15 min apart), and the"
+        " queue keeps it for 1 h: it is gone before"
+    )
+    assert "expires-before-dlq" not in found["good"]
 
 
 def test_a_dead_letter_queue_that_is_gone(clinic: Made, sqs_server: Server) -> None:
