@@ -131,7 +131,8 @@ def letters(sight: Sight) -> Iterator[Finding]:
         yield Finding(
             "expires-before-dlq",
             f"a message that always fails takes {span(takes)} at least to the dead-letter queue ({sight.receives}"
-            f" receives, {span(sight.visibility)} apart), and the queue keeps it for {span(queue.retention)}: it is gone before",
+            f" receives, {span(sight.visibility)} apart), and the queue keeps it for {span(queue.retention)}: it is gone"
+            " before",
             "raise MessageRetentionPeriod, or lower the visibility timeout or maxReceiveCount",
         )
     if dlq is None:
