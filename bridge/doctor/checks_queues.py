@@ -106,8 +106,8 @@ def visibility(sight: Sight) -> Iterator[Finding]:
 
 
 def letters(sight: Sight) -> Iterator[Finding]:
-    """SQS-37, and what a dead-letter queue must be."""
-    queue, dlq = sight.queue, sight.case.dlq
+    """SQS-37: whether messages get to a dead-letter queue."""
+    queue = sight.queue
     if not sight.has_letters:
         times = max(1, int(queue.retention / max(1, sight.visibility)))
         yield Finding(
@@ -126,26 +126,29 @@ def letters(sight: Sight) -> Iterator[Finding]:
             f" there, so they come again until they expire after {span(queue.retention)}",
             f"point RedrivePolicy at a {kind[0]} queue",
         )
-    takes = sight.receives * sight.visibility
-    if takes >= queue.retention:
+    takes, keeps = sight.receives * sight.visibility, queue.retention
+    if takes >= keeps:
         yield Finding(
             "expires-before-dlq",
             f"a message that always fails takes {span(takes)} at least to the dead-letter queue ({sight.receives}"
-            f" receives, {span(sight.visibility)} apart), and the queue keeps it for {span(queue.retention)}: it is gone"
-            " before",
+            f" receives, {span(sight.visibility)} apart); the queue keeps it for {span(keeps)}: it is gone before",
             "raise MessageRetentionPeriod, or lower the visibility timeout or maxReceiveCount",
         )
+
+
+def dead_letters(sight: Sight) -> Iterator[Finding]:
+    """How long they are kept, and how many there are."""
+    queue, dlq = sight.queue, sight.case.dlq
     if dlq is None:
         return
     if dlq.retention <= queue.retention:
-        left = dlq.retention - 1  # what expires has spent all of it
         yield Finding(
             "dlq-retention-short",
             f"the dead-letter queue keeps messages {span(dlq.retention)}, the queue {span(queue.retention)}: "
             + (
                 f"a message has to be looked at within {span(dlq.retention)} of its arrival there"
                 if queue.fifo
-                else f"the clock does not restart there, so what failed for {span(left)} is deleted on arrival"
+                else f"the clock does not restart there, so what failed for {span(dlq.retention)} is deleted on arrival"
             ),
             "set the dead-letter queue's MessageRetentionPeriod to 1209600 s (14 d), and the queue's below it",
         )
@@ -271,4 +274,12 @@ def consumers(sight: Sight) -> Iterator[Finding]:
     )
 
 
-CHECKS: tuple[Callable[[Sight], Iterator[Finding]], ...] = (visibility, letters, receives, throttling, load, consumers)
+CHECKS: tuple[Callable[[Sight], Iterator[Finding]], ...] = (
+    visibility,
+    letters,
+    dead_letters,
+    receives,
+    throttling,
+    load,
+    consumers,
+)

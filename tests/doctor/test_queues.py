@@ -105,8 +105,8 @@ def test_a_queue_that_forgets_before_its_messages_are_dead(clinic: Made, sqs_ser
     it.mapping("good", sqs_server.queue(**queue, **redriven(sqs_server, 3, **LONG)))
     found = it.examine()
     assert found["late"]["expires-before-dlq"].message == (
-        "a message that always fails takes 1 h at least to the dead-letter queue (4 receives, 15 min apart), and the"
-        " queue keeps it for 1 h: it is gone before"
+        "a message that always fails takes 1 h at least to the dead-letter queue (4 receives, 15 min apart); the queue"
+        " keeps it for 1 h: it is gone before"
     )
     assert "expires-before-dlq" not in found["good"]
 
