@@ -17,7 +17,7 @@ import structlog
 from aiobotocore.config import AioConfig
 from anyio import CancelScope
 from anyio.to_thread import run_sync
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import NoCredentialsError, ParamValidationError
 from botocore.httpsession import ProxyConfiguration, create_urllib3_context, get_cert_path
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
@@ -57,6 +57,7 @@ class SdkClient:
         self._context = context
         self._meta = client.meta
         self._blobs: dict[str, str | None] = {}
+        self._inputs: dict[str, frozenset[str]] = {}
 
     def __repr__(self) -> str:
         return f"{self.calls} calls" + (", retired" if self.retired else "")
@@ -81,7 +82,10 @@ class SdkClient:
         return made
 
     async def call(self, operation: str, params: Dict[str, Any]) -> dict[str, Any]:
-        """The answer as the SDK gives it, a streamed blob as bytes, at most BLOB_LIMIT of them."""
+        """The answer as the SDK gives it, a streamed blob as bytes, at most BLOB_LIMIT of them. Raises
+        ParamValidationError for what this version of the SDK has not heard of."""
+        if strange := params.keys() - self._members(operation):
+            raise ParamValidationError(report=f"this version of the SDK does not know {', '.join(sorted(strange))}")
         answer = await self.methods[operation](**params)
         if (blob := self._blob(operation)) is not None:
             answer[blob] = await _read(answer[blob])
@@ -92,6 +96,13 @@ class SdkClient:
         answer = await self.methods[operation](**params)
         model = self._meta.service_model.operation_model(operation)
         return _events(answer[model.output_shape.event_stream_name])
+
+    def _members(self, operation: str) -> frozenset[str]:
+        """What the operation takes."""
+        if operation not in self._inputs:
+            shape = self._meta.service_model.operation_model(operation).input_shape
+            self._inputs[operation] = frozenset(shape.members if shape else ())
+        return self._inputs[operation]
 
     def _blob(self, operation: str) -> str | None:
         """The member of the operation's answer that is the whole body, unparsed and not read yet, if it has one."""

@@ -92,7 +92,7 @@ class TableStream:
             try:
                 return Cursor(await self._iterator(shard, "AT_TIMESTAMP", Timestamp=begin), begin)
             except Rejected as error:
-                if error.code != "ValidationException":
+                if error.code not in ("ValidationException", "ParamValidationError"):  # of the service, of an older SDK
                     raise
                 self._takes_times = False
         return await self._from_the_horizon(shard, begin)

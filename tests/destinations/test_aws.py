@@ -33,6 +33,8 @@ from tests.contracts.destination import (
 from tests.servers import ACCOUNT, REGION, Queue, Server, unique
 
 PATIENCE = 20.0
+QUEUE_LIMIT = 262_144
+"""Bytes of a message in these queues; AWS's have 1 MiB unless they were made before 2025."""
 UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
@@ -59,7 +61,7 @@ class QueuePlace:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.queue = server.queue()
+        self.queue = server.queue(MaximumMessageSize=str(QUEUE_LIMIT))
         self.arn = self.queue.arn
 
     async def messages(self, count: int) -> list[dict[str, Any]]:
@@ -121,8 +123,7 @@ class BucketPlace:
 
 
 class TestSqs(DestinationContract):
-    limit = 262_144
-    """Of these servers' queues; AWS's have 1 MiB unless they were made before 2025."""
+    limit = QUEUE_LIMIT
     missing = f"arn:aws:sqs:{REGION}:{ACCOUNT}:nowhere"
 
     @pytest.fixture

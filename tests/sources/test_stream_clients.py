@@ -11,11 +11,12 @@ from contextlib import aclosing
 from typing import Any
 
 import anyio
+import botocore.session
 import msgspec
 import pytest
 
 from bridge.aws import Api, Aws
-from bridge.errors import RemoteError, ServiceFault, Unreachable
+from bridge.errors import Rejected, RemoteError, ServiceFault, Unreachable
 from bridge.function import AwsSettings
 from bridge.mapping import SourceArn
 from bridge.sources.dynamodb_stream import TableStream
@@ -26,7 +27,7 @@ from bridge.sources.shards import TRIM_HORIZON, StreamApi, Where
 from tests.sources.faulty_kinesis import FaultyKinesis
 from tests.sources.faulty_streams import REGION, FaultyStream
 from tests.sources.faulty_table import FaultyTable
-from tests.sources.near_streams import NearStream, data_of
+from tests.sources.near_streams import NearStream, data_of, items_of
 from tests.wire import Answer, Wire
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys")]
@@ -76,6 +77,7 @@ def odd_table() -> FaultyTable:
 @pytest.mark.parametrize("stream", [odd_kinesis(), odd_table()], ids=["kinesis", "dynamodb"])
 async def test_both_clients_give_the_same_pages(aws: Aws, wire: Wire, stream: FaultyStream) -> None:
     stream.serve(wire)
+    time = Where("AT_TIMESTAMP", at=1_700_000_000.0) if sdk_knows_times(stream) else TRIM_HORIZON
     told: dict[str, Any] = {}
     asked: dict[str, Any] = {}
     for client in ("fast", "sdk"):
@@ -86,12 +88,34 @@ async def test_both_clients_give_the_same_pages(aws: Aws, wire: Wire, stream: Fa
         shards = await made.shards(Where("AT_TIMESTAMP", at=1_700_000_000.0))
         pages = [await made.read(shard, await made.cursor(shard, TRIM_HORIZON), 100) for shard in shards]
         assert sum(len(page.records) for page in pages) == len([*stream.numbers()])
-        latest = await made.cursor(shards[-1], Where("AT_TIMESTAMP", at=1_700_000_000.0))
+        latest = await made.cursor(shards[-1], time)
         told[client] = [shards, [_plain(page) for page in [*pages, await made.read(shards[-1], latest, 7)]]]
         asked[client] = [_without_iterators(request.params) for request in wire.requests]
         wire.requests.clear()
     assert told["fast"] == told["sdk"]
     assert asked["fast"] == asked["sdk"]
+
+
+def sdk_knows_times(stream: FaultyStream) -> bool:
+    """Whether this version of it does (DDB-7)."""
+    model = botocore.session.get_session().get_service_model(stream.service)
+    return "Timestamp" in model.operation_model("GetShardIterator").input_shape.members
+
+
+async def test_where_the_sdk_knows_no_times_old_records_are_left_out(aws: Aws, wire: Wire) -> None:
+    """DDB-7, DDB-26, KIN-115: the versions that aiobotocore pins lack what newer ones have."""
+    stream = FaultyTable(shards=1)
+    stream.put("a", "old", dynamodb={"ApproximateCreationDateTime": 1_600_000_000})
+    stream.put("b", "new", dynamodb={"ApproximateCreationDateTime": 1_800_000_000})
+    stream.serve(wire)
+    api = await aws.api("dynamodbstreams", settings(wire, "sdk"))
+    made = TableStream(api, stream.arn)
+    (shard,) = await made.shards()
+    page = await made.read(shard, await made.cursor(shard, Where("AT_TIMESTAMP", at=1_700_000_000.0)), 100)
+    assert items_of(page.records) == ["new"]
+    with pytest.raises(Rejected, match="this version of the SDK does not know Newest") as caught:
+        await api.call("GetShardIterator", {"StreamArn": stream.arn, "Newest": 1}, timeout=10)
+    assert caught.value.code == "ParamValidationError"
 
 
 def _plain(page: Any) -> Any:
