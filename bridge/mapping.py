@@ -54,6 +54,8 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     """``on_delivery_failure: block``: what cannot be reported is not given up (KIN-87)."""
     deaggregate: bool = False
     """``kpl_deaggregation``: records of the Kinesis Producer Library are taken apart (KIN-45)."""
+    names_stream: bool = False
+    """``arn_in_events: stream``: events name the stream, not its consumer (KIN-44)."""
 
 
 class Mapping(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +87,12 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     aws: AwsSettings = AwsSettings()
     where: str = ""
     """``FILE:LINE`` where it is configured."""
+
+    @property
+    def arn_in_events(self) -> str:
+        """What handlers are told the source is (KIN-44)."""
+        arn = str(self.source_arn)
+        return arn.partition("/consumer/")[0] if self.stream and self.stream.names_stream else arn
 
     @property
     def source(self) -> str:

@@ -63,7 +63,7 @@ class Runner:
         self._polled = polled
         self._ended = ended
         self._windows = Windows(
-            partition.id, str(mapping.source_arn), tumbling, batching=mapping.window, kept=partition.state
+            partition.id, mapping.arn_in_events, tumbling, batching=mapping.window, kept=partition.state
         )
         self._batcher = Batcher(
             partition.id,

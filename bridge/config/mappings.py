@@ -42,7 +42,7 @@ _OWNERS = {
     "ScalingConfig": "S", "SelfManagedEventSource": "M", "SelfManagedKafkaEventSourceConfig": "M",
     "SourceAccessConfigurations": "MQO", "StartingPosition": "KDMO", "StartingPositionTimestamp": "KMO",
     "Tags": "SKDMQO", "Topics": "M", "TumblingWindowInSeconds": "KD",
-    "delete_linger": "S", "kpl_deaggregation": "K", "on_delivery_failure": "KD",
+    "arn_in_events": "K", "delete_linger": "S", "kpl_deaggregation": "K", "on_delivery_failure": "KD",
 }  # fmt: skip
 """Options that not all sources have, also those that are not implemented, and whose they are (ESM-20)."""
 _DATA_KEYS = frozenset({"body", "data", "dynamodb", "value"})

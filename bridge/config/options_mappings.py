@@ -263,6 +263,14 @@ class MappingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             examples=[True],
         ),
     ] = False
+    arn_in_events: Annotated[
+        Literal["consumer", "stream"],
+        Meta(
+            description="What eventSourceARN is in the events of a mapping whose EventSourceArn is a stream's consumer:"
+            " that ARN (consumer), or the one of its stream. AWS does not say which.",
+            examples=["stream"],
+        ),
+    ] = "consumer"
     aws: Annotated[
         AwsSettings,
         Meta(

@@ -28,6 +28,7 @@ def stream_options(options: MappingOptions, source: SourceArn, section: Section)
     retries, age = options.MaximumRetryAttempts, options.MaximumRecordAgeInSeconds
     _check_start(options, source, section)
     _check_failures(options, section)
+    _check_named(source, section)
     if options.TumblingWindowInSeconds and (options.ParallelizationFactor or 1) > 1:  # TW-2
         section.problem(
             "ParallelizationFactor",
@@ -44,7 +45,15 @@ def stream_options(options: MappingOptions, source: SourceArn, section: Section)
         on_failure=options.DestinationConfig.OnFailure.Destination or "",
         block=options.on_delivery_failure == "block",
         deaggregate=options.kpl_deaggregation,
+        names_stream=options.arn_in_events == "stream",
     )
+
+
+def _check_named(source: SourceArn, section: Section) -> None:
+    """KIN-44."""
+    if section.node("arn_in_events") and source.service == "kinesis" and "/consumer/" not in source.resource:
+        text = f"has a meaning only where EventSourceArn is a consumer's, …:stream/NAME/consumer/NAME, not with {source}"
+        section.problem("arn_in_events", text)
 
 
 def _check_start(options: MappingOptions, source: SourceArn, section: Section) -> None:

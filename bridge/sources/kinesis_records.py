@@ -25,19 +25,21 @@ class Origin(NamedTuple):
     """What all records of a mapping have in common."""
 
     arn: str
-    """Of the event source, as the mapping has it (KIN-44)."""
+    """Of the event source, as the mapping has it."""
     stream: SourceArn
     role: str
     """Of the function: its execution role (KIN-42)."""
     deaggregate: bool = False
     """Records of the Producer Library are taken apart (KIN-45)."""
+    named: str = ""
+    """The ARN in the events, unless that is ``arn`` (KIN-44)."""
 
     @classmethod
     def of(cls, mapping: Mapping, stream: SourceArn, surroundings: Surroundings) -> Origin:
         arn, function = mapping.source_arn, surroundings.function
         account = SourceArn.parse(function.arn).account
         role = mapping.aws.role_arn or f"arn:{arn.partition}:iam::{account}:role/{mapping.function}"
-        return cls(str(arn), stream, role, bool(mapping.stream and mapping.stream.deaggregate))
+        return cls(str(arn), stream, role, bool(mapping.stream and mapping.stream.deaggregate), mapping.arn_in_events)
 
 
 class ChildShard(msgspec.Struct, rename="pascal"):
@@ -107,7 +109,7 @@ def record_of(wire: WireRecord, shard: str, origin: Origin, data: str | None = N
         "aws:kinesis:record",
         origin.role,
         origin.stream.region,
-        origin.arn,
+        origin.named or origin.arn,
     )
     return Record(number, _encode(event), arrived_at, receipt=number if outer is None else outer)
 

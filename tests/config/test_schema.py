@@ -26,7 +26,7 @@ EXAMPLES = sorted((CONFIG / "examples").glob("*.yaml"))
 STREAM_KEYS = {
     "StartingPosition", "StartingPositionTimestamp", "ParallelizationFactor", "MaximumRetryAttempts",
     "MaximumRecordAgeInSeconds", "BisectBatchOnFunctionError", "TumblingWindowInSeconds", "on_delivery_failure",
-    "DestinationConfig", "kpl_deaggregation",
+    "DestinationConfig", "kpl_deaggregation", "arn_in_events",
 }  # fmt: skip
 ENVIRON = {**HOME, "BRIDGE_ADMIN_TOKEN": "secret"}
 
@@ -152,9 +152,10 @@ class TestExample:
                 besides = "" if key == "StartingPosition" else f"    StartingPosition: {start}\n"
                 told = "    DestinationConfig: {OnFailure: {Destination: 'arn:aws:s3:::given-up'}}\n"
                 besides += told if key == "on_delivery_failure" else ""
+                consumer = "/consumer/bridge" if key == "arn_in_events" else ""
                 text = text.replace(
                     "    EventSourceArn: arn:aws:sqs:eu-west-1:123456789012:my-queue\n",
-                    f"    EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/clicks\n{besides}",
+                    f"    EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/clicks{consumer}\n{besides}",
                 )
             if bare.strip().startswith("BatchSize: 100"):
                 text = text.replace("# MaximumBatchingWindowInSeconds", "MaximumBatchingWindowInSeconds")

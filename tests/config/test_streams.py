@@ -152,6 +152,26 @@ class TestArns:
         assert f'mappings.orders.EventSourceArn: "{arn}": {part}' in found
 
 
+class TestArnInEvents:
+    """KIN-44."""
+
+    def test_of_a_consumer(self, tmp_path: Path) -> None:
+        for options, expected in ("", CONSUMER), ("arn_in_events: consumer", CONSUMER), ("arn_in_events: stream", KINESIS):
+            text = mapped(f"StartingPosition: LATEST, {options}", CONSUMER)
+            assert settings(tmp_path, text).mappings["orders"].arn_in_events == expected
+
+    @pytest.mark.parametrize("value", ["consumer", "stream"])
+    def test_of_a_stream_itself(self, tmp_path: Path, value: str) -> None:
+        assert refused(tmp_path, f"arn_in_events: {value}") == (
+            "arn_in_events: has a meaning only where EventSourceArn is a consumer's, …:stream/NAME/consumer/NAME,"
+            f" not with {KINESIS}"
+        )
+
+    def test_of_something_else(self, tmp_path: Path) -> None:
+        found = refused(tmp_path, "arn_in_events: mapping", CONSUMER)
+        assert found.startswith('arn_in_events: "mapping" is not one of consumer, stream')
+
+
 class TestOptionsOfOthers:
     @pytest.mark.parametrize(
         ("arn", "options", "part"),
@@ -165,6 +185,7 @@ class TestOptionsOfOthers:
             (KINESIS, "ProvisionedPollerConfig: {MinimumPollers: 5}", "only of: SQS, Kafka"),
             (KINESIS, "delete_linger: 0.1", "no option of Kinesis mappings, only of: SQS"),
             (TABLE, "kpl_deaggregation: true", "no option of DynamoDB Streams mappings, only of: Kinesis"),
+            (TABLE, "arn_in_events: stream", "no option of DynamoDB Streams mappings, only of: Kinesis"),
             (KINESIS, "Topics: [x]", "no option of Kinesis mappings, only of: Kafka"),
             (KINESIS, "KMSKeyArn: 'arn:aws:kms:x'", "not implemented yet"),
         ],
@@ -177,7 +198,8 @@ class TestOptionsOfOthers:
     @pytest.mark.parametrize(
         "options",
         ["BisectBatchOnFunctionError: false", "MaximumRecordAgeInSeconds: -1", "TumblingWindowInSeconds: 0",
-         "StartingPosition: LATEST", "on_delivery_failure: drop", "kpl_deaggregation: false"],
+         "StartingPosition: LATEST", "on_delivery_failure: drop", "kpl_deaggregation: false",
+         "arn_in_events: consumer"],
     )  # fmt: skip
     def test_on_a_queue(self, tmp_path: Path, options: str) -> None:  # ESM-20, SQS-38
         assert f"{options.partition(':')[0]}: no option of SQS mappings, only of: Kinesis" in problem(

@@ -63,6 +63,8 @@ def test_a_record_knows_its_number_its_time_and_its_lane() -> None:  # KIN-16, K
 def test_the_event_names_what_the_mapping_names() -> None:  # KIN-44
     (first, *_) = records(ORIGIN._replace(arn=CONSUMER))
     assert json.loads(first.json)["eventSourceARN"] == CONSUMER
+    (first, *_) = records(ORIGIN._replace(arn=CONSUMER, named=ARN))  # arn_in_events: stream
+    assert json.loads(first.json)["eventSourceARN"] == ARN
 
 
 @pytest.mark.parametrize("role", [None, "arn:aws:iam::999999999999:role/mine"])

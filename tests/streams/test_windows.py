@@ -313,3 +313,16 @@ async def test_a_crash_between_early_final_and_the_next_record() -> None:
         await at(100)
         assert [text for text, _ in told(it)] == ["S(10)", "early S(final)", "S(20)", "S(final)"]
         assert it.handled[1].event["state"] == {"weight": heavy}
+
+
+@pytest.mark.parametrize("names_stream", [False, True])
+async def test_all_of_a_windows_event_names_the_same_source(names_stream: bool) -> None:
+    """KIN-44: `arn_in_events` counts for its records and for itself."""
+    stream = FaultyKinesis()
+    arn = stream.arn if names_stream else stream.consumer_arn
+    async with streaming(gathering, stream=stream, pushed=True, tumbling_window=60, names_stream=names_stream) as it:
+        it.start()
+        await put_at(it, 10, 70)
+        first, final = (one.event for one in it.handled[:2])
+        assert first["eventSourceARN"] == final["eventSourceARN"] == arn
+        assert [record["eventSourceARN"] for record in first["Records"]] == [arn]
