@@ -31,6 +31,13 @@ ACCOUNT = "123456789012"
 START_LIMIT = 30.0
 PRELOAD = Path(__file__).with_name("loopback.cjs")
 SHIM = Path(__file__).with_name("loopback.c")
+SHORT_SUBSCRIPTIONS = """
+import sys
+from ministack.app import main
+from ministack.services import kinesis
+kinesis.SUBSCRIPTION_SECONDS = float(sys.argv.pop())
+main()
+"""
 _names = itertools.count(1)
 
 
@@ -164,13 +171,17 @@ def listens(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def ministack() -> Iterator[Server]:
-    """The embedded endpoint's server, without what bridge.local builds around it."""
+def ministack(subscription: float = 0) -> Iterator[Server]:
+    """The embedded endpoint's server, without what bridge.local builds around it. ``subscription``: seconds after which
+    it ends what it pushes to consumers, five minutes unless given."""
     require(importlib.util.find_spec("ministack"), "ministack")
     port = local.free_port()
+    command = [sys.executable, "-m", "ministack"]
+    if subscription:
+        command = [sys.executable, "-c", SHORT_SUBSCRIPTIONS, str(subscription)]
     with tempfile.TemporaryDirectory() as folder:
         variables = local.variables(port, Path(folder))
-        with contextlib.closing(run("ministack", [sys.executable, "-m", "ministack"], port, variables)) as server:
+        with contextlib.closing(run("ministack", command, port, variables)) as server:
             yield server
 
 
@@ -198,15 +209,16 @@ def fauxqs() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def kinesalite() -> Iterator[Server]:
+def kinesalite(port: int = 0, path: Path | None = None) -> Iterator[Server]:
     """Kinesis with shards that split and merge, for node: looked for like ``fauxqs``. It knows streams by their names
-    alone."""
+    alone. 0: at any free port. With a ``path`` it finds there what it had when it was killed."""
     script = node_modules() / "kinesalite" / "cli.js"
     require(script.exists(), "kinesalite")
-    port = local.free_port()
+    port = port or local.free_port()
     at_once = [f"--{what}StreamMs=0" for what in ("create", "delete", "update")]
     node = [require(shutil.which("node"), "node"), "--require", str(PRELOAD), str(script)]
-    command = [*node, f"--port={port}", "--shardLimit=1000", *at_once]
+    kept = [f"--path={path}"] if path else []
+    command = [*node, f"--port={port}", "--shardLimit=1000", *at_once, *kept]
     with contextlib.closing(run("kinesalite", command, port)) as server:
         yield server
 

@@ -52,7 +52,9 @@ def stream_options(options: MappingOptions, source: SourceArn, section: Section)
 def _check_named(source: SourceArn, section: Section) -> None:
     """KIN-44."""
     if section.node("arn_in_events") and source.service == "kinesis" and "/consumer/" not in source.resource:
-        text = f"has a meaning only where EventSourceArn is a consumer's, …:stream/NAME/consumer/NAME, not with {source}"
+        text = (
+            f"has a meaning only where EventSourceArn is a consumer's, …:stream/NAME/consumer/NAME, not with {source}"
+        )
         section.problem("arn_in_events", text)
 
 

@@ -156,7 +156,11 @@ class TestArnInEvents:
     """KIN-44."""
 
     def test_of_a_consumer(self, tmp_path: Path) -> None:
-        for options, expected in ("", CONSUMER), ("arn_in_events: consumer", CONSUMER), ("arn_in_events: stream", KINESIS):
+        for options, expected in (
+            ("", CONSUMER),
+            ("arn_in_events: consumer", CONSUMER),
+            ("arn_in_events: stream", KINESIS),
+        ):
             text = mapped(f"StartingPosition: LATEST, {options}", CONSUMER)
             assert settings(tmp_path, text).mappings["orders"].arn_in_events == expected
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
 from itertools import chain
+from pathlib import Path
 
 import pytest
 
+from bridge.local import free_port
 from tests.e2e.conftest import NewSite
-from tests.e2e.harness import Site
+from tests.e2e.harness import ASK_EVERY, Site, receive
 from tests.e2e.streams import Stream, Table, changes, mapped, numbers, order, stream_site
-from tests.servers import Server
+from tests.servers import Server, kinesalite
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -99,6 +102,77 @@ def test_a_killed_window_counts_each_record_once(site: Site, ministack_server: S
         bridge.until(lambda: sum(map(len, windows().values())) >= count)
         assert sorted(chain(*windows().values())) == list(range(count))
         bridge.stop()
+
+
+def test_kills_in_a_bisect_begin_the_rest_anew(site: Site, ministack_server: Server) -> None:
+    """KIN-27, KIN-63, KIN-64, KIN-88: halves that were settled stay so; the rest is one batch again, with all its
+    attempts, and the poison is reported once, with those that it had alone since the last start."""
+    stream, told, poison = Stream(ministack_server), site.queue(), 5
+    mapped(
+        site,
+        stream,
+        BatchSize=8,
+        BisectBatchOnFunctionError=True,
+        MaximumRetryAttempts=1,
+        DestinationConfig={"OnFailure": {"Destination": told.arn}},
+    )
+    sent = stream.put(*(order(n, sleep=0.1, raises=n == poison) for n in range(8)), key="k")
+    for killed_in in [0, 1, 2, 3], [4, 5], [5]:
+        bridge = site.start()
+        before = len(stream.runs(site))
+        bridge.until(lambda: killed_in in numbers(stream.runs(site)[before:]))  # noqa: B023
+        bridge.kill()
+        assert stream.runs(site)[-1].ended is None, "it was not killed in the middle"
+    with site.running() as bridge:
+        (message,) = bridge.until(lambda: receive(told), every=ASK_EVERY)
+        bridge.until(lambda: 7 in stream.seen(site))
+        bridge.stop()
+    assert numbers(stream.runs(site)) == [
+        [0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3],
+        [0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3], [4, 5, 6, 7], [4, 5],
+        [4, 5, 6, 7], [4, 5], [4], [5],
+        [5, 6, 7], [5], [5], [6, 7],
+    ]  # fmt: skip
+    assert stream.seen(site) == [0, 1, 2, 3, 4, 6, 7]
+    document = json.loads(message["Body"])
+    assert document["requestContext"]["approximateInvokeCount"] == 2
+    assert document["KinesisBatchInfo"]["startSequenceNumber"] == sent[poison]
+    assert not receive(told)
+
+
+def test_an_endpoint_goes_away_and_comes_back(site: Site, tmp_path: Path) -> None:
+    """KIN-35: with the same stream on its disk. Nothing is lost or comes twice, each key keeps its order, and nobody has
+    to do anything."""
+    keys, each, port, disk = 3, 12, free_port(), tmp_path / "disk"
+
+    def put(first: int) -> None:
+        for n in range(first, first + each):
+            stream.put(order(n, sleep=0.02), key=f"key-{n % keys}")
+
+    with kinesalite(port, disk) as server:
+        stream = Stream(server, shards=2)
+        name = mapped(site, stream, BatchSize=4)
+        bridge = site.running()
+        put(0)
+        bridge.until(lambda: stream.runs(site))
+        put(each)
+        server.process.kill()  # in the middle: not all of it has been read
+        server.process.wait()
+    with bridge:
+        waiting = bridge.until(lambda: bridge.readiness()[1]["mappings"].get(name, {}).get("reason"))
+        assert waiting
+        assert f"127.0.0.1:{port}/ does not answer" in waiting
+        assert bridge.readiness()[0] == 503
+        with kinesalite(port, disk) as server:
+            stream.api = server.client("kinesis")
+            bridge.ready()
+            put(2 * each)
+            bridge.until(lambda: len(stream.seen(site)) >= 3 * each)
+            assert sorted(stream.seen(site)) == list(range(3 * each))
+            bridge.stop()
+    for key in range(keys):
+        assert [n for n in stream.seen(site) if n % keys == key] == list(range(key, 3 * each, keys))
+    assert len(bridge.events("stream_begun")) == 1, "it was started anew"
 
 
 def test_the_changes_of_a_table(site: Site, ministack_server: Server) -> None:  # DDB-40, DDB-41, DDB-60

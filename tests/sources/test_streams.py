@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import structlog
 
 from bridge.aws import Aws
 from tests.clock import SKIPPING, owned_wall
@@ -106,6 +107,32 @@ class TestConsumerOnMinistack(ServedContract):
         broker = ServedKinesis(ministack_server, aws)
         broker.register()
         return broker
+
+
+class TestConsumerWhereNothingIsPushed:
+    """KIN-105: one knows consumers, but what it pushes cannot be read; the other one knows none."""
+
+    async def test_the_stream_is_read_on_kinesis_local(self, aws_keys: None, kinesis_local_server: Server) -> None:
+        async with Aws() as aws:
+            broker = ServedKinesis(kinesis_local_server, aws)
+            broker.register()
+            await self._read(broker)
+
+    async def test_the_stream_is_read_on_kinesalite(self, aws_keys: None, kinesalite_server: Server) -> None:
+        async with Aws() as aws:
+            broker = ServedKinesis(kinesalite_server, aws)
+            broker.arn += "/consumer/bridge:1768469400"
+            await self._read(broker)
+
+    async def _read(self, broker: ServedKinesis) -> None:
+        with structlog.testing.capture_logs() as logs:
+            await broker.put("a", "b", key="one")
+            async with reading(broker) as reader:
+                await reader.until(lambda: reader.settled == 2)
+                await broker.put("c", key="one")
+                await reader.until(lambda: reader.settled == 3)
+                assert broker.bodies(reader.everything) == ["a", "b", "c"]
+        assert "push_unavailable" in {entry["event"] for entry in logs}
 
 
 class ServedTables(ServedContract):

@@ -319,8 +319,8 @@ async def test_a_crash_between_early_final_and_the_next_record() -> None:
 async def test_all_of_a_windows_event_names_the_same_source(names_stream: bool) -> None:
     """KIN-44: `arn_in_events` counts for its records and for itself."""
     stream = FaultyKinesis()
-    arn = stream.arn if names_stream else stream.consumer_arn
-    async with streaming(gathering, stream=stream, pushed=True, tumbling_window=60, names_stream=names_stream) as it:
+    arn, options = stream.arn if names_stream else stream.consumer_arn, {"names_stream": names_stream}
+    async with streaming(gathering, stream=stream, source=stream.consumer_arn, tumbling_window=60, **options) as it:
         it.start()
         await put_at(it, 10, 70)
         first, final = (one.event for one in it.handled[:2])

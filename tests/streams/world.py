@@ -17,8 +17,8 @@ import inspect
 import json
 import random
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping as Dict, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping as Dict, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NamedTuple, Self
 
 import anyio
@@ -270,6 +270,13 @@ class Mortal:
             raise CutOff(answer)
         return answer
 
+    async def events(self, operation: str, params: Dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        async with aclosing(self._server.events(operation, params)) as events:
+            async for event in events:
+                if self._daemon.dead:
+                    raise CutOff({})
+                yield event
+
 
 class MortalStore:
     """The disk, for as long as its daemon lives."""
@@ -344,6 +351,7 @@ class StreamWorld:
         tasks: TaskGroup,
         *,
         stream: FaultyStream | None = None,
+        source: str = "",
         concurrency: int = 16,
         buffer: int = 1 << 28,
         metrics: Metrics | None = None,
@@ -362,7 +370,7 @@ class StreamWorld:
         self.handled: list[Handled] = []
         self.names: dict[str, str] = {}
         """Sequence number -> name."""
-        self.mappings = [mapping(self.stream.arn, **options)]
+        self.mappings = [mapping(source or self.stream.arn, **options)]
         self.daemon: Daemon | None = None
         self._tasks = tasks
 
