@@ -13,7 +13,7 @@ import anyio
 from bridge.function import Function
 from bridge.mapping import Mapping, SourceArn, StreamOptions
 from bridge.record import Record
-from bridge.sources import Surroundings
+from bridge.sources import Partition, Surroundings
 from bridge.sources.dynamodb import DynamoDBSource
 from bridge.sources.kinesis import KinesisSource
 from bridge.telemetry.metrics import Metrics
@@ -67,6 +67,22 @@ def data_of(records: Sequence[Record]) -> list[str]:
 def items_of(records: Sequence[Record]) -> list[str]:
     """What was put into a table."""
     return [json.loads(record.json)["dynamodb"]["NewImage"]["body"]["S"] for record in records]
+
+
+def numbers(first: int, end: int) -> list[str]:
+    """Bodies that tell their order."""
+    return [str(number) for number in range(first, end)]
+
+
+async def take(partition: Partition, count: int, limit: int = 100) -> list[Record]:
+    """So many records, settled."""
+    taken: list[Record] = []
+    with anyio.fail_after(600):
+        while len(taken) < count:
+            page = await partition.fetch(limit, 20)
+            taken += page.records
+            await partition.settle(done=page.records)
+    return taken
 
 
 class LocalKinesis(NearStream):

@@ -13,12 +13,12 @@ import structlog
 
 from bridge.errors import AccessDenied
 from bridge.record import Record, Span
-from bridge.sources import Bound, Partition
+from bridge.sources import Bound
 from bridge.sources.dynamodb import DynamoDBSource
 from tests.clock import SKIPPING, owned_wall
 from tests.contracts.stream import reading
 from tests.sources.faulty_table import FaultyTable
-from tests.sources.near_streams import LocalTable
+from tests.sources.near_streams import LocalTable, numbers, take
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("owned_wall")]
 __all__ = ["owned_wall"]
@@ -38,21 +38,6 @@ def table() -> FaultyTable:
 @pytest.fixture
 def broker(table: FaultyTable) -> LocalTable:
     return LocalTable(table)
-
-
-def numbers(first: int, end: int) -> list[str]:
-    return [str(number) for number in range(first, end)]
-
-
-async def take(partition: Partition, count: int) -> list[Record]:
-    """So many records, settled."""
-    taken: list[Record] = []
-    with anyio.fail_after(600):
-        while len(taken) < count:
-            page = await partition.fetch(100, 20)
-            taken += page.records
-            await partition.settle(done=page.records)
-    return taken
 
 
 async def test_an_idle_shard_is_asked_four_times_a_second(table: FaultyTable, broker: LocalTable) -> None:

@@ -16,7 +16,7 @@ from bridge.sources.kinesis import KinesisSource
 from tests.clock import SKIPPING, owned_wall
 from tests.contracts.stream import Reader, reading
 from tests.sources.faulty_kinesis import FaultyKinesis
-from tests.sources.near_streams import LocalKinesis
+from tests.sources.near_streams import LocalKinesis, numbers
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("owned_wall")]
 __all__ = ["owned_wall"]
@@ -36,10 +36,6 @@ def stream() -> FaultyKinesis:
 @pytest.fixture
 def broker(stream: FaultyKinesis) -> LocalKinesis:
     return LocalKinesis(stream, pushed=True)
-
-
-def numbers(first: int, end: int) -> list[str]:
-    return [str(number) for number in range(first, end)]
 
 
 @asynccontextmanager
