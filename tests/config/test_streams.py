@@ -38,7 +38,7 @@ def refused(folder: Path, options: str, arn: str = KINESIS) -> str:
 
 
 @BOTH
-def test_defaults(tmp_path: Path, arn: str) -> None:  # KIN-1
+def test_defaults(tmp_path: Path, arn: str) -> None:  # KIN-1, KIN-6: the older ones were 604800 s and 10000 retries
     mapping = settings(tmp_path, mapped("StartingPosition: TRIM_HORIZON", arn)).mappings["orders"]
     assert (mapping.batch_size, mapping.window, mapping.partial) == (100, 0.0, False)
     assert mapping.stream == StreamOptions(starting_position="TRIM_HORIZON")

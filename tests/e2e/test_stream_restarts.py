@@ -141,8 +141,8 @@ def test_kills_in_a_bisect_begin_the_rest_anew(site: Site, ministack_server: Ser
 
 
 def test_an_endpoint_goes_away_and_comes_back(site: Site, tmp_path: Path) -> None:
-    """KIN-35: with the same stream on its disk. Nothing is lost or comes twice, each key keeps its order, and nobody has
-    to do anything."""
+    """KIN-35: with the same stream on its disk. Nothing is lost or comes twice, each key keeps its order, and nobody
+    has to do anything."""
     keys, each, port, disk = 3, 12, free_port(), tmp_path / "disk"
 
     def put(first: int) -> None:
@@ -175,11 +175,13 @@ def test_an_endpoint_goes_away_and_comes_back(site: Site, tmp_path: Path) -> Non
     assert len(bridge.events("stream_begun")) == 1, "it was started anew"
 
 
-def test_the_changes_of_a_table(site: Site, ministack_server: Server) -> None:  # DDB-40, DDB-41, DDB-60
+def test_the_changes_of_a_table(site: Site, ministack_server: Server) -> None:
+    """DDB-40, DDB-41, DDB-47, DDB-60."""
     table = Table(ministack_server)
     mapped(site, table, BatchSize=10)
     table.put("a", "x")
     table.put("a", "y")
+    table.put("a", "y")  # changes nothing
     table.put("b")
     with site.running() as bridge:
         expected = [("INSERT", "a"), ("MODIFY", "a"), ("INSERT", "b")]

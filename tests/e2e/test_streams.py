@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.harness import ASK_EVERY, Bridge, Site, eventually, receive
-from tests.e2e.streams import Stream, mapped, numbers, order, stream_site
+from tests.e2e.streams import Stream, Table, data, mapped, numbers, order, stream_site
 from tests.servers import Server
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -177,6 +177,41 @@ def test_answers_that_are_no_answers(stage: Stage, ministack_server: Server) -> 
     bridge.until(look, every=ASK_EVERY)
     bridge.until(lambda: len(stream.runs(site)) == len(raws) + 1)
     assert [it["responseContext"]["functionError"] for it in documents.values()].count(None) >= 2  # KIN-82
+
+
+def test_a_record_that_no_event_can_hold(stage: Stage, kinesis_local_server: Server) -> None:
+    """KIN-15, KIN-38, KIN-81: it is told of and passed over."""
+    site, bridge = stage
+    stream, told = Stream(kinesis_local_server), site.queue()
+    stream.api.update_max_record_size(StreamARN=stream.arn, MaxRecordSizeInKiB=10_240)
+    mapped(site, stream, MaximumRetryAttempts=1, DestinationConfig={"OnFailure": {"Destination": told.arn}})
+    _, large, _ = (
+        *stream.put(order(0), key="k"),
+        *stream.put("x" * (5 << 20), key="k"),
+        *stream.put(order(1), key="k"),
+    )
+    bridge.reload()
+    bridge.until(lambda: stream.seen(site) == [0, 1])
+    (message,) = bridge.until(lambda: receive(told), every=ASK_EVERY)
+    document = json.loads(message["Body"])
+    assert document["requestContext"]["condition"] == "MaximumPayloadSizeExceeded"
+    assert document["KinesisBatchInfo"]["startSequenceNumber"] == large
+    assert document["KinesisBatchInfo"]["batchSize"] == 1
+
+
+def test_a_table_that_writes_to_a_kinesis_stream(stage: Stage, ministack_server: Server) -> None:
+    """DDB-65: records like any others; what changed is in their data."""
+    site, bridge = stage
+    stream, table = Stream(ministack_server), Table(ministack_server)
+    table.api.enable_kinesis_streaming_destination(TableName=table.name, StreamArn=stream.arn)
+    mapped(site, stream)
+    bridge.reload()
+    table.put("a", "x")
+    bridge.until(lambda: stream.runs(site))
+    (record,) = stream.runs(site)[0].records
+    assert (record["eventSource"], record["eventSourceARN"]) == ("aws:kinesis", stream.arn)
+    change = json.loads(data(record))
+    assert (change["eventName"], change["dynamodb"]["Keys"]) == ("INSERT", {"id": {"S": "a"}})
 
 
 def test_a_stream_that_is_not_there(stage: Stage, ministack_server: Server) -> None:  # KIN-33

@@ -37,7 +37,7 @@ def event() -> bytes:
     return records_event(Batch(tuple(Record(id="1", json=it, arrived_at=0) for it in made), "p", "size"), {})
 
 
-def test_records_are_the_golden_ones_byte_for_byte() -> None:  # DDB-40..45
+def test_records_are_the_golden_ones_byte_for_byte() -> None:  # DDB-40 to DDB-45
     made = [record_json(wire, ARN) for wire in load("dynamodb.received.json")]
     assert made == [compact(record) for record in load("dynamodb.json")]
 

@@ -12,13 +12,14 @@ import pytest
 import structlog
 
 from bridge.errors import AccessDenied
+from bridge.mapping import SourceArn
 from bridge.record import Record, Span
 from bridge.sources import Bound
 from bridge.sources.dynamodb import DynamoDBSource
 from tests.clock import SKIPPING, owned_wall
 from tests.contracts.stream import reading
 from tests.sources.faulty_table import FaultyTable
-from tests.sources.near_streams import LocalTable, numbers, take
+from tests.sources.near_streams import FUNCTION, LocalTable, numbers, take
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("owned_wall")]
 __all__ = ["owned_wall"]
@@ -300,3 +301,31 @@ async def test_a_shard_has_one_reader_however_many_lanes(table: FaultyTable, bro
         await anyio.sleep(60)
     reads = [call.at for call in table.of("GetRecords")]
     assert all(later - earlier >= 0.5 for earlier, later in pairwise(reads))
+
+
+async def test_latest_is_stored_before_anything_is_read(table: FaultyTable, broker: LocalTable) -> None:
+    """DDB-24: on AWS what is written while a mapping is made may be missed. Here what came since is read, whatever
+    happens before the first read, and nothing that was there."""
+    await broker.put("old", key="one")
+    await anyio.sleep(100)
+    table.hang("GetShardIterator")
+    async with broker.source(starting_position="LATEST"):
+        await table.asked("GetShardIterator")
+        await anyio.sleep(5)
+        await broker.put("meanwhile", key="one")
+    table.allow("GetShardIterator")
+    await anyio.sleep(100)
+    async with reading(broker, starting_position="LATEST") as reader:
+        await reader.until(lambda: reader.everything)
+        assert broker.bodies(reader.everything) == ["meanwhile"]
+
+
+async def test_the_stream_of_another_account_is_asked_by_its_arn(table: FaultyTable, broker: LocalTable) -> None:
+    """DDB-11, KIN-28: whether it may be is for its own policy to say."""
+    assert SourceArn.parse(table.arn).account != SourceArn.parse(FUNCTION.arn).account
+    await broker.put("a")
+    async with reading(broker) as reader:
+        await reader.until(lambda: reader.everything)
+        assert reader.source.view(reader.everything[0])["eventSourceARN"] == table.arn
+    asked = [call for call in table.calls if call.operation != "GetRecords"]  # that one takes no ARN (DDB-5)
+    assert {call.params["StreamArn"] for call in asked} == {table.arn}

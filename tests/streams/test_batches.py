@@ -96,3 +96,29 @@ async def test_six_megabytes_end_a_batch() -> None:
         it.start()
         await it.finished()
         assert [len(one.names) for one in it.handled] == [2, 1]
+
+
+@pytest.mark.parametrize(("shards", "lanes"), [(1, 1), (2, 1), (1, 3), (2, 3)])
+async def test_as_many_batches_run_at_once_as_there_are_lanes(
+    kind: Callable[[], FaultyStream], shards: int, lanes: int
+) -> None:
+    """KIN-50, KIN-55: shards times ParallelizationFactor, and one batch of a key at a time."""
+    running: list[str] = []
+    most = 0
+
+    async def handler(call: Call) -> None:
+        nonlocal most
+        (name,) = call.names
+        assert name not in running, "two batches of a key ran at once"
+        running.append(name)
+        most = max(most, len(running))
+        await anyio.sleep(2)
+        running.remove(name)
+
+    stream = kind(shards=shards)  # type: ignore[call-arg]
+    async with streaming(handler, stream=stream, batch_size=1, lanes=lanes) as it:
+        for _ in range(3):
+            it.put(*map(str, range(40)))  # each its own key
+        it.start()
+        await it.finished()
+        assert most == shards * lanes

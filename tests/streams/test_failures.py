@@ -283,3 +283,55 @@ async def test_v16_what_cannot_be_reported_is_dropped_in_the_end() -> None:
         assert it.counted("failure_destination_errors_total") == 1
         assert it.counted("failure_destination_events_total") == 0
         assert PATIENCE / 2 < it.handled[3].at - it.handled[2].at <= PATIENCE + 1
+
+
+async def test_neighbours_that_fail_are_told_of_one_by_one(kind: Callable[[], FaultyStream]) -> None:
+    """KIN-65: AWS may merge what it tells of adjacent pieces; here each batch that is given up has its document."""
+    handler = poison("2", "3")
+    async with streaming(handler, stream=kind(), batch_size=4, retries=0, bisect=True, on_failure=QUEUE) as it:
+        await settled(it, *names(1, 4))
+        assert it.trail == ["F(1,2,3,4)", "F(1,2)", "S(1)", "F(2)", "F(3,4)", "F(3)", "S(4)"]
+        assert it.destination.told == [
+            ("RetryAttemptsExhausted", 1, 1, "2", "2", "Unhandled"),
+            ("RetryAttemptsExhausted", 1, 1, "3", "3", "Unhandled"),
+        ]
+
+
+async def test_with_bisect_a_partial_answer_cuts_where_it_says_and_an_error_in_the_middle(
+    kind: Callable[[], FaultyStream],
+) -> None:
+    """KIN-75, KIN-77."""
+    raises = iter([False, True, True, False])
+
+    def handler(call: Call) -> Any:
+        if "4" in call.names and next(raises, False):
+            raise ValueError
+        return reporting("4")(call)
+
+    async with streaming(
+        handler, stream=kind(), batch_size=8, retries=0, partial=True, bisect=True, on_failure=QUEUE
+    ) as it:
+        await settled(it, *names(1, 8))
+        assert it.trail == ["P4(1,2,3,4,5,6,7,8)", "F(4,5,6,7,8)", "F(4,5)", "P4(4)", "S(5)", "S(6,7,8)"]
+        assert it.destination.told == [("RetryAttemptsExhausted", 1, 1, "4", "4", None)]
+
+
+async def test_without_bisect_an_error_retries_the_whole_batch_although_answers_are_read(
+    kind: Callable[[], FaultyStream],
+) -> None:
+    """KIN-76."""
+    async with streaming(poison("2"), stream=kind(), batch_size=3, retries=2, partial=True, on_failure=QUEUE) as it:
+        await settled(it, *names(1, 4))
+        assert it.trail == [*["F(1,2,3)"] * 3, "S(4)"]
+        assert it.destination.told == [("RetryAttemptsExhausted", 3, 3, "1", "3", "Unhandled")]
+
+
+async def test_a_document_has_one_of_two_conditions() -> None:
+    """KIN-81, and KIN-38's for what can never fit."""
+    async with streaming(poison("bad"), batch_size=1, retries=0, max_age=60, on_failure=QUEUE) as it:
+        it.put("old")
+        await anyio.sleep(80)
+        await settled(it, "bad", "x" * (5 << 20), "good")
+        conditions = [condition for condition, *_ in it.destination.told]
+        assert conditions == ["RecordAgeExceeded", "RetryAttemptsExhausted", "MaximumPayloadSizeExceeded"]
+        assert it.given == ["bad", "good"]

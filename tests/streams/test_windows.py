@@ -55,7 +55,8 @@ def told(it: StreamWorld) -> list[tuple[str, list[str]]]:
 
 
 async def test_w1_a_record_of_a_later_window_closes_the_one_before(kind: Callable[[], FaultyStream]) -> None:
-    """W1: TW-4, TW-11, TW-20, TW-21, TW-41, TW-42 (a)."""
+    """W1: TW-4, TW-10, TW-11, TW-20, TW-21, TW-40, TW-41, TW-42 (a). It is the records' times that count,
+    however late they are read."""
     async with streaming(gathering, stream=kind(), tumbling_window=60) as it:
         await put_at(it, 10, 30, 70)
         it.start()
@@ -101,6 +102,28 @@ async def test_w3_an_answer_without_state_is_a_failed_invocation() -> None:
         await put_at(it, 10, 20)
         await at(100)
         assert told(it) == [("S(10)", []), *[("S(20)", ["10"])] * 7, ("S(final)", ["10", "20"])]
+
+
+async def test_retries_repeat_records_in_their_order(kind: Callable[[], FaultyStream]) -> None:
+    """TW-14, TW-60: those that went well do not come again, and what is tried again has the state that it had."""
+    failing = [True, True]
+
+    def handler(call: Call) -> Any:
+        if "20" in call.names and failing:
+            failing.pop()
+            raise ValueError
+        return gathering(call)
+
+    async with streaming(handler, stream=kind(), batch_size=2, tumbling_window=60) as it:
+        await put_at(it, 5, 10, 15, 20, 25)
+        it.start()
+        await it.finished()
+        assert told(it)[:5] == [
+            ("S(5,10)", []),
+            *[("F(15,20)", ["5", "10"])] * 2,
+            ("S(15,20)", ["5", "10"]),
+            ("S(25)", ["5", "10", "15", "20"]),
+        ]
 
 
 async def test_the_state_null_is_an_empty_one() -> None:
