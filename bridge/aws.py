@@ -45,8 +45,9 @@ class Api(Protocol):
         """One request, without a retry; ``timeout`` is the deadline for all of it.
 
         ``operation`` is AWS's name (``ReceiveMessage``). Of services that speak JSON the answer is the JSON as it came:
-        blobs stay base64 text, times stay numbers. A blob that is the whole body (Invoke's Payload) is bytes, one more
-        than a function may answer at most. In ``params`` blobs are bytes and times epoch seconds. Raises RemoteError
+        blobs stay base64 text, times stay numbers; the Records of GetRecords are not read at all but ``msgspec.Raw``. A
+        blob that is the whole body (Invoke's Payload) is bytes, one more than a function may answer at most. In
+        ``params`` blobs are bytes and times epoch seconds. Raises RemoteError
         and nothing else.
         """
         ...

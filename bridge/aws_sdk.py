@@ -23,7 +23,7 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
 from bridge import __version__
-from bridge.aws_fast import OPERATIONS, Clock, FastClient, Target
+from bridge.aws_fast import OPERATIONS, Clock, FastClient, Target, read_answer
 from bridge.aws_http import CONNECT_TIMEOUT, KEEPALIVE
 from bridge.errors import Unreachable
 from bridge.faults import fault
@@ -259,7 +259,9 @@ def _as_json(value: Any) -> Any:
     return value
 
 
-def _take_json(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+def _take_json(
+    operation_model: Any, response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
     """Takes the answer as the service wrote it. The SDK would walk it member by member, decode its blobs, and call
     broken JSON an empty answer."""
     body = response_dict["body"]
@@ -269,7 +271,7 @@ def _take_json(response_dict: dict[str, Any], customized_response_dict: dict[str
         _check_error(body)
         return
     try:
-        customized_response_dict.update(msgspec.json.decode(body, type=dict[str, Any]))
+        customized_response_dict.update(read_answer(operation_model.name, body))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ResponseParserError(f"the answer cannot be read: {error}") from error
     response_dict["body"] = b""

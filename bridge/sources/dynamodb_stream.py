@@ -7,11 +7,11 @@ from math import floor
 from typing import Any, NamedTuple
 
 import anyio
-import msgspec
 
 from bridge.aws import Api
 from bridge.errors import NotFound, Rejected, RemoteError
-from bridge.record import Record
+from bridge.sources.answers import records_in
+from bridge.sources.dynamodb_records import WireRecord, record_of
 from bridge.sources.shards import CursorExpired, PositionTrimmed, ReadPage, Shard, Where
 
 CALL_TIMEOUT = 10.0
@@ -19,9 +19,6 @@ PAGE_PAUSE = 0.15
 """Seconds between two pages of shards: all mappings of an account share 10 a second (DDB-2)."""
 COARSEST_TIME = 60.0
 """To how many seconds creation times are rounded down: one on AWS (DDB-42), sixty in Amazon's local version."""
-
-_encode = msgspec.json.Encoder().encode
-_canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 class Cursor(NamedTuple):
@@ -124,8 +121,8 @@ class TableStream:
         return self._page(answer, cursor)
 
     def _page(self, answer: Dict[str, Any], cursor: Cursor) -> ReadPage:
-        came = answer.get("Records") or ()
-        records = tuple(_record(wire, self._arn) for wire in came)
+        came = records_in(answer, WireRecord)
+        records = tuple([record_of(wire, self._arn) for wire in came])
         passed, since, skips = "", cursor.since, cursor.skips
         if since is not None and records:
             passed = records[-1].id
@@ -165,40 +162,3 @@ def _shard(listed: Dict[str, Any]) -> Shard:
         first=numbers.get("StartingSequenceNumber", ""),
         last=numbers.get("EndingSequenceNumber"),
     )
-
-
-def _record(wire: Dict[str, Any], arn: str) -> Record:
-    change = wire["dynamodb"]
-    return Record(
-        id=change["SequenceNumber"],  # DDB-60
-        json=record_json(wire, arn),
-        arrived_at=float(change.get("ApproximateCreationDateTime") or 0),  # DDB-63
-        receipt=lane_key(change["Keys"]),
-    )
-
-
-def lane_key(keys: Dict[str, Any]) -> str:
-    """An item's primary key as one text (DDB-46)."""
-    return _canonical(keys).decode()
-
-
-def record_json(wire: Dict[str, Any], arn: str) -> bytes:
-    """A record of GetRecords as one of the event: members in the order of DDB-40, absent ones left out (DDB-41),
-    attribute values untouched: their bytes are base64 text already (DDB-43)."""
-    change = wire["dynamodb"]
-    changed: dict[str, Any] = {}
-    if "ApproximateCreationDateTime" in change:
-        changed["ApproximateCreationDateTime"] = float(floor(change["ApproximateCreationDateTime"]))  # DDB-42
-    for name in ("Keys", "NewImage", "OldImage", "SequenceNumber", "SizeBytes", "StreamViewType"):
-        if change.get(name) is not None:
-            changed[name] = change[name]
-    record: dict[str, Any] = {
-        name: wire[name]
-        for name in ("eventID", "eventName", "eventVersion", "eventSource", "awsRegion")
-        if wire.get(name) is not None
-    }
-    record["dynamodb"] = changed
-    if identity := wire.get("userIdentity"):  # DDB-44
-        record["userIdentity"] = {"type": identity.get("Type"), "principalId": identity.get("PrincipalId")}
-    record["eventSourceARN"] = arn  # DDB-45
-    return _encode(record)

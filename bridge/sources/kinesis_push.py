@@ -11,7 +11,8 @@ import msgspec
 import structlog
 
 from bridge.errors import NotFound, Rejected, RemoteError, ServiceFault, Throttled, Unreachable
-from bridge.sources.kinesis_records import ChildShard, Origin, WireRecord, children_of, parsed, past_the_end, records_of
+from bridge.sources.answers import parsed
+from bridge.sources.kinesis_records import ChildShard, Origin, WireRecord, children_of, past_the_end, records_of
 from bridge.sources.shards import PositionTrimmed, PushUnavailable, ReadPage, Shard, Where
 
 if TYPE_CHECKING:

@@ -5,20 +5,17 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from bridge.errors import ServiceFault
 from bridge.filtering import decode_body
 from bridge.mapping import Mapping, SourceArn
 from bridge.record import Record
 from bridge.sources import Surroundings
 from bridge.sources.kinesis_aggregates import parts
 from bridge.sources.shards import Shard
-
-T = TypeVar("T")
 
 
 class Origin(NamedTuple):
@@ -153,11 +150,3 @@ def past_the_end(shard: Shard, records: Sequence[Record]) -> bool:
 def children_of(children: Sequence[ChildShard] | None) -> tuple[Shard, ...]:
     """Announced ones as they are known to the lineage."""
     return tuple(Shard(child.shard_id, tuple(child.parent_shards)) for child in children or ())
-
-
-def parsed(answer: dict[str, Any], kind: type[T]) -> T:
-    """Raises ServiceFault for what is no such answer."""
-    try:
-        return msgspec.convert(answer, kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise ServiceFault(f"the answer cannot be read: {error}", code="ResponseParserError") from error

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bridge.errors import Rejected
+from bridge.sources.answers import parsed, records_in
 from bridge.sources.kinesis_push import Push
-from bridge.sources.kinesis_records import ChildShard, Origin, WireRecord, children_of, parsed, past_the_end, records_of
+from bridge.sources.kinesis_records import ChildShard, Origin, WireRecord, children_of, past_the_end, records_of
 from bridge.sources.shards import CursorExpired, PositionTrimmed, ReadPage, Shard, Where
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ LISTINGS = 3
 
 
 class _Page(msgspec.Struct, rename="pascal"):
-    records: list[WireRecord]
     next_shard_iterator: str | None = None
     millis_behind_latest: float | None = None
     child_shards: list[ChildShard] | None = None
@@ -114,7 +114,7 @@ class KinesisStream:
                 raise CursorExpired(str(error)) from error
             raise
         page = parsed(answer, _Page)
-        records = records_of(page.records, shard.id, self._origin)
+        records = records_of(records_in(answer, WireRecord), shard.id, self._origin)
         behind = page.millis_behind_latest
         caught_up = not records if behind is None else behind == 0
         return ReadPage(

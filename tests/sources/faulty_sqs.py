@@ -17,6 +17,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from bridge.aws_fast import LISTS, read_answer
 from bridge.errors import NotFound, RemoteError, Unreachable
 from bridge.faults import classify
 from bridge.function import AwsSettings
@@ -376,7 +377,7 @@ class LocalApi:
         try:
             with anyio.fail_after(timeout):
                 answer: dict[str, Any] = await self._server.handle(operation, params)
-                return answer
+                return read_answer(operation, msgspec.json.encode(answer)) if operation in LISTS else answer
         except (Refused, CutOff, TimeoutError) as error:
             raise _meant(error, operation) from None
 

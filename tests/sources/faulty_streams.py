@@ -21,6 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import anyio
 import anyio.lowlevel
+import botocore.session
 
 from bridge.function import AwsSettings
 from tests.sources.faulty_sqs import CutOff, LocalApi, Refused
@@ -295,6 +296,12 @@ class FaultyStream(ShardModel):
     def quiet(self, shard: Shard, seconds: float) -> None:
         """Its throughput is used up: reads are refused for so long."""
         self._quiet_until[shard.id] = anyio.current_time() + seconds
+
+
+def sdk_knows_times(stream: FaultyStream) -> bool:
+    """Whether the SDK that is installed can ask for a time in it (DDB-7)."""
+    model = botocore.session.get_session().get_service_model(stream.service)
+    return "Timestamp" in model.operation_model("GetShardIterator").input_shape.members
 
 
 class LocalStreams:

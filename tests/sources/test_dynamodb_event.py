@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aws_lambda_powertools.utilities.data_classes import DynamoDBStreamEvent
 from aws_lambda_powertools.utilities.parser.models import DynamoDBStreamModel
 
 from bridge.filtering import compile_filter
 from bridge.record import Batch, Record
-from bridge.sources.dynamodb_stream import lane_key, record_json
+from bridge.sources.dynamodb_records import WireRecord, lane_key, record_json
 from bridge.sources.payload import records_event
 
 EVENTS = Path(__file__).parent.parent / "events"
@@ -27,26 +28,24 @@ def load(name: str) -> list[dict[str, Any]]:
     return records
 
 
+def read(wire: dict[str, Any]) -> WireRecord:
+    """As it comes."""
+    return msgspec.json.decode(compact(wire), type=WireRecord)
+
+
 def compact(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def event() -> bytes:
     """The golden one, from what the API gave."""
-    made = (record_json(wire, ARN) for wire in load("dynamodb.received.json"))
+    made = (record_json(read(wire), ARN) for wire in load("dynamodb.received.json"))
     return records_event(Batch(tuple(Record(id="1", json=it, arrived_at=0) for it in made), "p", "size"), {})
 
 
 def test_records_are_the_golden_ones_byte_for_byte() -> None:  # DDB-40 to DDB-45
-    made = [record_json(wire, ARN) for wire in load("dynamodb.received.json")]
+    made = [record_json(read(wire), ARN) for wire in load("dynamodb.received.json")]
     assert made == [compact(record) for record in load("dynamodb.json")]
-
-
-def test_what_came_is_not_changed() -> None:
-    (wire, *_) = load("dynamodb.received.json")
-    before = json.dumps(wire)
-    record_json(wire, ARN)
-    assert json.dumps(wire) == before
 
 
 def recorded() -> Iterator[dict[str, Any]]:
@@ -74,7 +73,7 @@ def test_recorded_records_come_out_byte_for_byte() -> None:
         wire = dict(reversed(record.items()))
         arn = wire.pop("eventSourceARN")
         wire["dynamodb"] = dict(reversed(record["dynamodb"].items()))
-        assert record_json(wire, arn) == compact(record)
+        assert record_json(read(wire), arn) == compact(record)
 
 
 def test_powertools_reads_it() -> None:
@@ -106,7 +105,7 @@ def matches(pattern: Any, **members: Any) -> bool:
     wire = {**load("dynamodb.received.json")[0], **members}
     wire["dynamodb"] = {**wire["dynamodb"], "NewImage": image}
     text = pattern if isinstance(pattern, str) else json.dumps(pattern)
-    return bool(compile_filter((text,), "dynamodb")(json.loads(record_json(wire, ARN))))
+    return bool(compile_filter((text,), "dynamodb")(json.loads(record_json(read(wire), ARN))))
 
 
 @pytest.mark.parametrize(

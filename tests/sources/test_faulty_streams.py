@@ -12,6 +12,7 @@ import anyio
 import botocore.parsers
 import botocore.session
 import botocore.validate
+import msgspec
 import pytest
 
 from bridge.aws import Aws
@@ -20,7 +21,7 @@ from bridge.function import AwsSettings
 from tests.clock import SKIPPING, owned_wall
 from tests.sources.faulty_kinesis import FaultyKinesis
 from tests.sources.faulty_sqs import LocalApi
-from tests.sources.faulty_streams import REGION, FaultyStream
+from tests.sources.faulty_streams import REGION, FaultyStream, sdk_knows_times
 from tests.sources.faulty_table import FaultyTable
 from tests.wire import Wire
 
@@ -58,7 +59,7 @@ def model(service: str) -> Any:
 def judged(service: str, operation: str, answer: dict[str, Any]) -> dict[str, Any]:
     """What an SDK makes of the answer's JSON; nothing in it may be unknown to the service's model, or be missing."""
     shape = model(service).operation_model(operation).output_shape
-    body = json.dumps(answer).encode()
+    body = msgspec.json.encode(answer)
     known(json.loads(body), shape, operation)
     parser = botocore.parsers.create_parser("json")
     parsed = parser.parse({"status_code": 200, "headers": {}, "body": body}, shape)
@@ -142,6 +143,8 @@ async def test_a_shard_is_read_in_order_and_to_its_end(stream: FaultyStream) -> 
     [("TRIM_HORIZON", 0), ("LATEST", 3), ("AT_SEQUENCE_NUMBER", 1), ("AFTER_SEQUENCE_NUMBER", 2), ("AT_TIMESTAMP", 2)],
 )
 async def test_iterators_begin_where_they_should(stream: FaultyStream, kind: str, first: int) -> None:
+    if kind == "AT_TIMESTAMP" and not sdk_knows_times(stream):
+        pytest.skip("this version of the SDK knows no times of tables' streams")
     (shard,) = stream.open
     put: list[str] = []
     moments: list[float] = []
@@ -387,4 +390,5 @@ class TestWire:
             stream.cut_off("GetRecords")
             with pytest.raises(Unreachable):
                 await api.call("GetRecords", start, timeout=5)
-            assert numbers(await api.call("GetRecords", start, timeout=5)) == [put]
+            answer = await api.call("GetRecords", start, timeout=5)
+            assert numbers({"Records": msgspec.json.decode(answer["Records"])}) == [put]

@@ -11,7 +11,6 @@ from contextlib import aclosing
 from typing import Any
 
 import anyio
-import botocore.session
 import msgspec
 import pytest
 
@@ -19,13 +18,13 @@ from bridge.aws import Api, Aws
 from bridge.errors import Rejected, RemoteError, ServiceFault, Unreachable
 from bridge.function import AwsSettings
 from bridge.mapping import SourceArn
-from bridge.sources.dynamodb_stream import TableStream
+from bridge.sources.dynamodb_stream import Cursor, TableStream
 from bridge.sources.kinesis import KinesisSource
 from bridge.sources.kinesis_records import Origin
 from bridge.sources.kinesis_stream import KinesisStream
-from bridge.sources.shards import TRIM_HORIZON, StreamApi, Where
+from bridge.sources.shards import TRIM_HORIZON, Shard, StreamApi, Where
 from tests.sources.faulty_kinesis import FaultyKinesis
-from tests.sources.faulty_streams import REGION, FaultyStream
+from tests.sources.faulty_streams import REGION, FaultyStream, sdk_knows_times
 from tests.sources.faulty_table import FaultyTable
 from tests.sources.near_streams import NearStream, data_of, items_of
 from tests.wire import Answer, Wire
@@ -94,12 +93,6 @@ async def test_both_clients_give_the_same_pages(aws: Aws, wire: Wire, stream: Fa
         wire.requests.clear()
     assert told["fast"] == told["sdk"]
     assert asked["fast"] == asked["sdk"]
-
-
-def sdk_knows_times(stream: FaultyStream) -> bool:
-    """Whether this version of it does (DDB-7)."""
-    model = botocore.session.get_session().get_service_model(stream.service)
-    return "Timestamp" in model.operation_model("GetShardIterator").input_shape.members
 
 
 async def test_where_the_sdk_knows_no_times_old_records_are_left_out(aws: Aws, wire: Wire) -> None:
@@ -248,3 +241,30 @@ async def test_a_source_reads_what_is_pushed_over_http(aws: Aws, wire: Wire) -> 
         assert data_of(page.records) == ["data", "more"]
     assert wire.of("SubscribeToShard")[0].params["ConsumerARN"] == stream.consumer_arn
     assert not wire.of("GetRecords")
+
+
+GIVEN = b'{"dynamodb":{"SequenceNumber":"1","Keys":{"id":{"S":"%b"}}}}'
+
+
+@pytest.mark.parametrize("client", ["fast", "sdk"])
+@pytest.mark.parametrize(
+    "records",
+    [b"[" + GIVEN % b"\xff" + b"]", b"[" + GIVEN % b'"' + b"]", b"[{}]", b'[{"dynamodb":{"Keys":{}}}]', b"[1]", b"1"],
+)
+async def test_records_that_cannot_be_read_are_a_fault_of_the_service(
+    aws: Aws, wire: Wire, client: str, records: bytes
+) -> None:
+    """Although attributes of items are handed on unread: a handler gets no broken JSON."""
+    wire.on("GetRecords", Answer(b'{"Records":' + records + b',"NextShardIterator":"x"}'))
+    made = TableStream(await aws.api("dynamodbstreams", settings(wire, client)), FaultyTable().arn)
+    with pytest.raises(ServiceFault) as caught:
+        await made.read(Shard("s"), Cursor("x"), 10)
+    assert caught.value.code == "ResponseParserError"
+
+
+@pytest.mark.parametrize("client", ["fast", "sdk"])
+@pytest.mark.parametrize("body", [b"{}", b'{"Records":null}', b'{"Records":[],"Newer":{"a":[1]}}'])
+async def test_no_records_are_none(aws: Aws, wire: Wire, client: str, body: bytes) -> None:
+    wire.on("GetRecords", Answer(body))
+    made = TableStream(await aws.api("dynamodbstreams", settings(wire, client)), FaultyTable().arn)
+    assert (await made.read(Shard("s"), Cursor("x"), 10)).records == ()
