@@ -9,15 +9,14 @@ ratio is below half of its goal.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping as Dict
+from collections.abc import Callable, Coroutine, Iterator, Mapping as Dict
 from functools import partial
 from statistics import median
 from time import process_time
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import botocore.parsers
 import botocore.session
@@ -33,6 +32,7 @@ from bridge.sources.payload import records_event
 from bridge.sources.shards import Shard, StreamApi
 from tests.bench.naive_streams import ARNS, ROLE, change, record
 
+T = TypeVar("T")
 PAGE, BATCH, BODY = 1000, 100, 256
 """Records of an answer, records of an event, bytes of a record's data."""
 SHARD = "shardId-000000000000"
@@ -78,15 +78,24 @@ def ours(service: str) -> Way:
     cursor: Any = "any"
     if service == "dynamodb":
         stream, cursor = TableStream(api, str(arn)), Cursor("any")
-    loop, shard = asyncio.new_event_loop(), Shard(SHARD)
+    shard = Shard(SHARD)
 
     def way(body: bytes) -> list[bytes]:
         answer.body = body
-        page = loop.run_until_complete(stream.read(shard, cursor, PAGE))
+        page = at_once(stream.read(shard, cursor, PAGE))
         batches = (page.records[start : start + BATCH] for start in range(0, len(page.records), BATCH))
         return [records_event(Batch(batch, SHARD, "size"), {}) for batch in batches]
 
     return way
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of what waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+    raise RuntimeError(f"{work} waits")
 
 
 # The others.

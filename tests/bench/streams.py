@@ -1,4 +1,5 @@
-"""Figures of Kinesis streams: the bridge against the naive loop on the stub server, alternating in one run.
+"""Figures of streams: the bridge against the naive loop, and async-kinesis where it is installed, on the stub server,
+alternating in one run.
 
     python -m tests.bench.streams [--rounds 3] [--records 20000] [--quick]
 
@@ -13,16 +14,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from tests.bench.candidates import HANDLERS, Candidate, Running
+from tests.bench.naive_streams import ARNS
 from tests.bench.server import POLL, BenchError, Server, free_port
 from tests.bench.sqs import Cores, Folders, say
 
-ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/"
+SPLIT = "arn:aws:kinesis:us-east-1:000000000000:stream/split"
 SHARDS = 4
 WARM_UP = 500
 """Records of each shard before anything is counted."""
@@ -49,7 +52,7 @@ def seen_file(folder: Path) -> Path:
     return folder / "seen"
 
 
-def bridge(stream: str, size: int) -> Candidate:
+def bridge(arn: str, size: int) -> Candidate:
     def command(server: Server, folder: Path) -> list[str]:
         config = {
             "state": f"sqlite:///{folder}/state.db",
@@ -66,7 +69,7 @@ def bridge(stream: str, size: int) -> Candidate:
             "mappings": {
                 "records": {
                     "FunctionName": "seen",
-                    "EventSourceArn": ARN + stream,
+                    "EventSourceArn": arn,
                     "StartingPosition": "TRIM_HORIZON",
                     "BatchSize": size,
                 }
@@ -79,12 +82,27 @@ def bridge(stream: str, size: int) -> Candidate:
     return Candidate("bridge", "bridge run, Python handler in its own processes, positions in SQLite", command)
 
 
-def naive(stream: str, size: int) -> Candidate:
+def naive(kind: str, size: int) -> Candidate:
     def command(server: Server, folder: Path) -> list[str]:
-        words = [sys.executable, "-m", "tests.bench.naive_streams", stream, str(size), str(HANDLERS / "seen.py")]
+        words = [sys.executable, "-m", "tests.bench.naive_streams", kind, str(size), str(HANDLERS / "seen.py")]
         return ["env", f"SEEN={seen_file(folder)}", *words]
 
     return Candidate("naive", "aiobotocore as it comes, a task per shard, 4 worker processes, no positions", command)
+
+
+def peer(size: int) -> Candidate:
+    def command(server: Server, folder: Path) -> list[str]:
+        return ["env", f"SEEN={seen_file(folder)}", sys.executable, "-m", "tests.bench.async_kinesis", str(size)]
+
+    return Candidate("async-kinesis", "its Consumer, records one by one, handler in the process", command)
+
+
+def candidates(kind: str, size: int) -> list[Candidate]:
+    """The bridge is the first."""
+    found = [bridge(ARNS[kind], size), naive(kind, size)]
+    if kind == "kinesis" and find_spec("kinesis") is not None:
+        found.append(peer(size))
+    return found
 
 
 class Seen(NamedTuple):
@@ -145,24 +163,28 @@ def measure_throughput(candidate: Candidate, cores: Cores, records: int, folder:
     return Throughput(count / used.alone, count / used.family, count / seconds)
 
 
-def throughput(plan: Plan, folders: Folders) -> bool:
-    """Whether the bridge is better."""
+def throughput(plan: Plan, folders: Folders, kind: str) -> bool:
+    """Whether the bridge is better than the naive loop."""
     cores = Cores.apart()
     better = True
     for size in BATCHES:
-        found: dict[str, list[Throughput]] = {"bridge": [], "naive": []}
+        compared = candidates(kind, size)
+        found: dict[str, list[Throughput]] = {candidate.name: [] for candidate in compared}
         for number in range(plan.rounds):
-            for candidate in (bridge("x", size), naive("x", size)):
-                say(f"batches of {size}, round {number + 1} of {plan.rounds}: {candidate.name}")
+            for candidate in compared:
+                say(f"{TITLES[kind]}, batches of {size}, round {number + 1} of {plan.rounds}: {candidate.name}")
                 found[candidate.name].append(measure_throughput(candidate, cores, plan.records, folders.fresh()))
-        print(f"{SHARDS} shards of {plan.records} records of 256 bytes, batches of {size}:")
+        print(f"{TITLES[kind]}: {SHARDS} shards of {plan.records} records of 256 bytes, batches of {size}:")
         for name in Throughput._fields:
-            mine, theirs = (statistics.median(getattr(it, name) for it in runs) for runs in found.values())
-            print(f"  records per {_LABELS[name]:34} {mine:>9,.0f}  naive {theirs:>9,.0f}  {mine / theirs:.2f}x")
-            better = better and (name == "per_second" or mine > theirs)
+            figures = {who: statistics.median(getattr(it, name) for it in runs) for who, runs in found.items()}
+            mine = figures.pop("bridge")
+            others = "".join(f"  {who} {it:>9,.0f}  {mine / it:.2f}x" for who, it in figures.items())
+            print(f"  records per {_LABELS[name]:34} {mine:>9,.0f}{others}")
+            better = better and (name == "per_second" or mine > figures["naive"])
     return better
 
 
+TITLES = {"kinesis": "Kinesis", "dynamodb": "DynamoDB Streams"}
 _LABELS = {"alone": "CPU second, the process alone", "family": "CPU second, with its handlers", "per_second": "second"}
 
 
@@ -171,7 +193,7 @@ _LABELS = {"alone": "CPU second, the process alone", "family": "CPU second, with
 
 def idle(plan: Plan, folders: Folders, shards: int = 1000) -> None:
     folder = folders.fresh()
-    with Server(shards=shards, records=0) as server, Running(bridge("x", 100), server, folder) as running:
+    with Server(shards=shards, records=0) as server, Running(bridge(ARNS["kinesis"], 100), server, folder) as running:
 
         def gets() -> int:
             return int(server.stats()["requests"].get("kinesis.GetRecords", 0))
@@ -190,7 +212,7 @@ def idle(plan: Plan, folders: Folders, shards: int = 1000) -> None:
 def latency(plan: Plan, folders: Folders) -> None:
     """The first and the last record of each batch: an idle shard is looked at once a second (KIN-20)."""
     count = int(RATE * (plan.latency + 60))
-    for candidate in (bridge("x", 100), naive("x", 100)):
+    for candidate in (bridge(ARNS["kinesis"], 100), naive("kinesis", 100)):
         folder = folders.fresh()
         with (
             Server(shards=SHARDS, records=count, record_rate=RATE) as server,
@@ -230,7 +252,7 @@ def resharding(plan: Plan, folders: Folders) -> None:
         api = server.client("kinesis", region="us-east-1", account="000000000000")
         api.create_stream(StreamName="split", ShardCount=1)
         wait_for_active(api)
-        with Running(bridge("split", 100), Elsewhere(server.url), folder) as running:
+        with Running(bridge(SPLIT, 100), Elsewhere(server.url), folder) as running:
             api.put_record(StreamName="split", PartitionKey="one", Data=b"first")
             wait_for("the first record", lambda: bool(seen(folder)), running)
             put, split_at = 1, 0.0
@@ -278,16 +300,16 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="bridge-bench-") as top:
         folders = Folders(top)
         try:
-            better = throughput(plan, folders)
+            better = [throughput(plan, folders, kind) for kind in ("kinesis", "dynamodb")]
             idle(plan, folders)
             latency(plan, folders)
             resharding(plan, folders)
         except BenchError as error:
             say(f"bench: {error}")
             return 1
-    if not better:
+    if not all(better):
         say("bench: the naive loop is better")
-    return 0 if better else 1
+    return 0 if all(better) else 1
 
 
 if __name__ == "__main__":

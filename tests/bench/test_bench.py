@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import stream_events
 from tests.bench.candidates import BRIDGE, NAIVE, Candidate
 from tests.bench.cpu import cpu_of
 from tests.bench.dispatch import CASES, Case, Goal, judged, table as dispatch_table
@@ -147,6 +148,14 @@ def test_goals_are_judged_by_medians_and_fail_far_from_them() -> None:
     assert words(70, 0.001) == (["missed", "reached"], False)
     assert words(160, 0.0021) == (["reached", "missed"], False)
     assert "160 inv/s" in dispatch_table(figures(160, 0.001))[0]
+
+
+@pytest.mark.parametrize("service", [*stream_events.services()], ids=lambda service: service.title)
+def test_events_of_streams_are_equal_and_measured(service: stream_events.Service) -> None:
+    stream_events.check(service)
+    rates = stream_events.measure(service, pages=1, rounds=1)
+    assert set(rates) >= {"bridge", *(goal.than for goal in service.goals)}
+    assert min(rates.values()) > 0
 
 
 def test_the_longest_turn_is_counted_in_cpu() -> None:
