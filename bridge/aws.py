@@ -388,6 +388,8 @@ class _Identity:
 
         from aiobotocore.session import AioSession
 
+        from bridge.aws_sdk import leave_as_written
+
         # It logs a traceback each time that a refresh fails, which we raise or need not know.
         logging.getLogger("aiobotocore.credentials").setLevel(logging.ERROR)
         if self._given:
@@ -398,6 +400,7 @@ class _Identity:
         if self._role:
             session.register_component("credential_provider", self._role)
         session.register_component("data_loader", _models())
+        leave_as_written(session)
         return session
 
     async def credentials(self) -> Credentials | None:

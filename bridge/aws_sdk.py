@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import os
 import ssl
-from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping as Dict
 from contextlib import suppress
-from datetime import datetime
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -20,7 +18,7 @@ from anyio.to_thread import run_sync
 from botocore.exceptions import NoCredentialsError, ParamValidationError
 from botocore.httpsession import ProxyConfiguration, create_urllib3_context, get_cert_path
 from botocore.parsers import ResponseParserError
-from botocore.utils import get_environ_proxies
+from botocore.utils import get_environ_proxies, parse_timestamp
 
 from bridge import __version__
 from bridge.aws_fast import OPERATIONS, Clock, FastClient, Target, read_answer
@@ -179,6 +177,19 @@ class _Aim(Exception):
         self.region, self.signing_name, self.version = region, signing_name, version
 
 
+def leave_as_written(session: Any) -> None:
+    """What its clients parse themselves, the events of a stream above all, has base64 text for blobs, and the numbers
+    that stand for times, as the JSON has."""
+    session.get_component("response_parser_factory").set_parser_defaults(
+        blob_parser=lambda text: text, timestamp_parser=_time
+    )
+
+
+def _time(written: Any) -> Any:
+    """XML has no numbers."""
+    return parse_timestamp(written) if isinstance(written, str) else written
+
+
 def _config(service: str, endpoint: str) -> AioConfig:
     return AioConfig(
         connect_timeout=CONNECT_TIMEOUT,
@@ -240,23 +251,9 @@ async def _events(stream: Any) -> AsyncGenerator[dict[str, Any]]:
     """The connection is dropped when nobody reads on."""
     try:
         async for event in stream:
-            yield _as_json(event)
+            yield event
     finally:
         stream.close()
-
-
-def _as_json(value: Any) -> Any:
-    """What the SDK has decoded of an event, as it came."""
-    match value:
-        case dict():
-            return {name: _as_json(member) for name, member in value.items()}
-        case list():
-            return [_as_json(member) for member in value]
-        case bytes():
-            return b64encode(value).decode()
-        case datetime():
-            return value.timestamp()
-    return value
 
 
 def _take_json(
