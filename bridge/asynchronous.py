@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bridge.function import EventInvoke, Function
     from bridge.invoker import Invoker
     from bridge.telemetry.metrics import FunctionMeter, Metrics
+    from bridge.telemetry.traces import Traces
 
 log = structlog.get_logger()
 
@@ -34,14 +35,21 @@ class AsyncInvocations:
     service: its events wait then (ASY-11). Work with it inside ``running``."""
 
     def __init__(
-        self, store: Store, aws: Aws, metrics: Metrics, buffer: Buffer, invoker: Callable[[str], Invoker | None]
+        self,
+        store: Store,
+        aws: Aws,
+        metrics: Metrics,
+        buffer: Buffer,
+        invoker: Callable[[str], Invoker | None],
+        *,
+        traces: Traces | None = None,
     ) -> None:
         self._invoker = invoker
         self._events = EventQueue(store, self._meter)
         self.delivery = Delivery(aws, self._function, self._accept, self._meter)
         """To all destinations of this daemon."""
         asynchronous = Asynchronous(self._events, self.delivery)
-        self._supervisor = Supervisor(aws, metrics, buffer, store, asynchronous=asynchronous)
+        self._supervisor = Supervisor(aws, metrics, buffer, store, asynchronous=asynchronous, traces=traces)
         self._seen: dict[str, None] = {}
         """Functions that have had events."""
         self._turn = anyio.Lock()

@@ -36,12 +36,14 @@ from bridge.snapshot import Forgotten, FunctionView, MappingView, Snapshot
 from bridge.stores import open_store
 from bridge.supervisor import Supervisor
 from bridge.telemetry.metrics import Metrics
+from bridge.telemetry.spans import open_traces
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
     from bridge.api.server import ApiServer
     from bridge.stores import Store
+    from bridge.telemetry.traces import Traces
 
 log = structlog.get_logger()
 
@@ -50,6 +52,8 @@ RESTART_ONLY = (
     "log_level", "log_format",
 )  # fmt: skip
 """Settings that a reload does not touch."""
+TRACES_LIMIT = 5.0
+"""Seconds, of shutdown_grace, in which the last traces may be sent."""
 
 
 class Stage(Protocol):
@@ -122,6 +126,7 @@ class Daemon:
         self._cgroups: Path | None = None
         self._store: Store | None = None
         self._checkpoints: Checkpoints
+        self._traces: Traces | None = None
         self._supervisor: Supervisor | None = None
         self.queue: AsyncInvocations | None = None
         """Takes asynchronous invocations; none while it starts, and then the API refuses them."""
@@ -189,6 +194,7 @@ class Daemon:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._leash)
             self._cgroups = delegated()
+            self._traces = open_traces(os.environ)
             self._store = await stack.enter_async_context(open_store(self.settings.state))
             self._checkpoints = await stack.enter_async_context(
                 Checkpoints(self._store, self.metrics.checkpoint_seconds.observe).running()
@@ -212,7 +218,9 @@ class Daemon:
             await stack.enter_async_context(self._hosting())
             for function in self.settings.functions.values():
                 await self._host(function)
-            self.queue = AsyncInvocations(self._store, self._aws, self.metrics, self._buffer, self._invoker)
+            self.queue = AsyncInvocations(
+                self._store, self._aws, self.metrics, self._buffer, self._invoker, traces=self._traces
+            )
             self.book.configure(self.queue)
             await stack.enter_async_context(self.queue.running())
             self._supervisor = Supervisor(
@@ -222,6 +230,7 @@ class Daemon:
                 self._store,
                 delivery=self.queue.delivery,
                 checkpoints=self._checkpoints,
+                traces=self._traces,
             )
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():
@@ -268,6 +277,8 @@ class Daemon:
                 tasks.start_soon(self.supervisor.drain, name="mappings")
                 if self.queue:
                     tasks.start_soon(self.queue.drain, name="events")
+            if self._traces:
+                await self._traces.close(TRACES_LIMIT)
         if grace.cancelled_caught:
             left = {view.name: view.in_flight for view in self.snapshot().mappings if view.in_flight}
             log.warning("shutdown_grace_over", grace=self.settings.shutdown_grace, cancelled=left)

@@ -19,6 +19,7 @@ from bridge.pipeline.breaker import Breaker
 from bridge.pipeline.verdict import BatchReport, Report, Verdict
 from bridge.record import Batch, Page, Record
 from bridge.snapshot import Blocked, Failure
+from bridge.telemetry.spans import NO_SPANS, Spans
 from bridge.telemetry.stream_metrics import REASONS
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Flow(msgspec.Struct, eq=False):
     tally: Tally
     delivery: Delivery | None = None
     """Where reports go; none: nowhere."""
+    spans: Spans = NO_SPANS
     polled: bool = False
     """Since its source was opened."""
     pollers: int = 0

@@ -38,6 +38,8 @@ class Record(msgspec.Struct, frozen=True, eq=False):
     """Version or alias that an asynchronous event is for; empty: what the mapping says."""
     trace: str = ""
     """X-Ray trace header that it came with."""
+    traceparent: str = ""
+    """W3C trace context that it came with."""
 
 
 class Page(msgspec.Struct, frozen=True, eq=False):

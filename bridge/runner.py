@@ -24,6 +24,7 @@ from bridge.pipeline.windows import Windows, frame_of
 from bridge.record import Batch, Page, Record
 from bridge.snapshot import Blocked, RunnerView
 from bridge.station import Station
+from bridge.telemetry.spans import NO_SPAN, Span
 
 if TYPE_CHECKING:
     from bridge.sources import Partition
@@ -73,7 +74,8 @@ class Runner:
             tumbling=self._windows.of if tumbling else None,
         )
         self._station = Station()
-        self._held: dict[Record, None] = {}
+        self._held: dict[Record, Span] = {}
+        """With the span of the receive that brought it."""
         self._started: Sequence[Record] = ()
         self._caught_up = False
         self._blocked: Blocked | None = None
@@ -129,9 +131,13 @@ class Runner:
         page = Page()
         gate = ("window", batcher.progress(anyio.current_time())) if batcher.count else ("polling", "waits for records")
         grace = 0.0 if flow.source.ordered else PARKED_GRACE
-        with self._station.waiting(*gate, grace=grace, due=wait + LONG_POLL):
+        with (
+            self._station.waiting(*gate, grace=grace, due=wait + LONG_POLL),
+            flow.spans.receive(self._partition.id) as received,
+        ):
             page = await self._partition.fetch(batcher.room, wait)
-        self._held.update(dict.fromkeys(page.records))
+        received.gave(page)
+        self._held.update(dict.fromkeys(page.records, received))
         self._caught_up = page.caught_up
         flow.buffer.take(page.records)
         kept, removed = flow.arrived(self._partition.id, page)
@@ -148,10 +154,10 @@ class Runner:
             async with self._slot(queue.pop()) as batch:
                 if not batch.records and not batch.closes:
                     continue
-                outcome, verdict = await self._attempt(batch)
+                outcome, verdict, span = await self._attempt(batch)
             await self._report(verdict)
             state, finals = self._windows.settled(batch, verdict)
-            await self._settle(verdict, _left(batch, verdict), state)
+            await self._settle(verdict, _left(batch, verdict), state, span)
             if outcome:
                 self._note(batch, outcome, verdict)
             queue.extend(reversed((*finals, *verdict.retry)))
@@ -159,7 +165,7 @@ class Runner:
                 await self._pause(verdict)
         self._batcher.invoked(anyio.current_time())
 
-    async def _attempt(self, batch: Batch) -> tuple[Outcome | None, Verdict]:
+    async def _attempt(self, batch: Batch) -> tuple[Outcome | None, Verdict, Span]:
         """What becomes of the batch: without an invocation, or after one."""
         flow = self._flow
         policy = flow.source.policy(batch)
@@ -168,9 +174,15 @@ class Runner:
         if unfit:
             flow.circled(policy.circling)
             self._blocked = None
-            return None, unfit
-        outcome = await self._invoke(batch, flow.source.event(batch, fields))
-        return outcome, decide(batch, outcome, policy, _now(), random.random())  # noqa: S311 - jitter
+            return None, unfit, NO_SPAN
+        request_id = batch.records[0].request_id if batch.records else None
+        request_id = request_id or str(uuid.uuid4())
+        received = (self._held.get(record, NO_SPAN) for record in batch.records)
+        with flow.spans.process(self._partition.id, batch, request_id, received) as span:
+            outcome = await self._invoke(batch, request_id, flow.source.event(batch, fields), span)
+            verdict = decide(batch, outcome, policy, _now(), random.random())  # noqa: S311 - jitter
+            span.ended(outcome, verdict)
+        return outcome, verdict, span
 
     def _note(self, batch: Batch, outcome: Outcome, verdict: Verdict) -> None:
         """Writes an invocation down, once its records are on their way: the source need not wait for that."""
@@ -179,7 +191,7 @@ class Runner:
         self._blocked = flow.blocked(self._blocked, outcome, verdict)
         self._ended(outcome)
 
-    async def _invoke(self, batch: Batch, payload: bytes) -> Outcome:
+    async def _invoke(self, batch: Batch, request_id: str, payload: bytes, span: Span) -> Outcome:
         """The batch's records count as started from here on: they go back as failed, not as untouched."""
         flow = self._flow
         self._started = batch.records
@@ -187,9 +199,9 @@ class Runner:
         first = batch.records[0] if batch.records else NO_RECORD
         invocation = Invocation(
             payload,
-            first.request_id or str(uuid.uuid4()),
+            request_id,
             flow.mapping.name,
-            flow.source.trace(batch),
+            span.header(flow.source.trace(batch)),
             first.qualifier or flow.mapping.qualifier,
         )
         self._station.at("invoking", f"{len(batch.records)} records, request {invocation.request_id}")
@@ -264,7 +276,9 @@ class Runner:
         finally:
             self._flow.lane.release()
 
-    async def _settle(self, verdict: Verdict, held: Sequence[Record], state: bytes | None = None) -> None:
+    async def _settle(
+        self, verdict: Verdict, held: Sequence[Record], state: bytes | None = None, processed: Span = NO_SPAN
+    ) -> None:
         """Shielded: what was decided is carried out also while being cancelled. ``held``: the same records as they were
         received, which a verdict may have changed."""
         if not held and state is None:
@@ -272,7 +286,8 @@ class Runner:
         self._station.at("settling", f"{len(held)} records")
         self._let_go(held)
         done = (*verdict.done, *(record for record, _ in verdict.discard))
-        with anyio.CancelScope(shield=True) as self._settling:
+        span = self._flow.spans.settle(self._partition.id, held, processed)
+        with anyio.CancelScope(shield=True) as self._settling, span:
             await self._partition.settle(done=done, failed=verdict.failed, state=state)
         if self._settling.cancelled_caught:
             log.warning("settle_cut_short", mapping=self._flow.mapping.name, records=len(held))
@@ -287,7 +302,8 @@ class Runner:
         if started:
             log.warning("invocation_cancelled", mapping=self._flow.mapping.name, records=len(started))
         self._let_go((*started, *unstarted))
-        with anyio.move_on_after(LAST_WORD, shield=True) as scope:
+        span = self._flow.spans.settle(self._partition.id, (*started, *unstarted), NO_SPAN)
+        with anyio.move_on_after(LAST_WORD, shield=True) as scope, span:
             await self._partition.settle(failed=started, unstarted=unstarted)
         if scope.cancelled_caught:
             log.warning("give_back_cut_short", mapping=self._flow.mapping.name, records=len(started) + len(unstarted))

@@ -20,6 +20,7 @@ from bridge.mapping import Mapping
 from bridge.pipeline.breaker import Breaker
 from bridge.snapshot import Failure, Gate, MappingView, RunnerView
 from bridge.sources import Source, Surroundings, source_class
+from bridge.telemetry.spans import NO_SPANS
 
 if TYPE_CHECKING:
     from bridge.aws import Aws
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from bridge.destinations.delivery import Delivery
     from bridge.sources.event_queue import EventQueue
     from bridge.telemetry.metrics import MappingMeter
+    from bridge.telemetry.traces import Traces
 
 log = structlog.get_logger()
 
@@ -60,6 +62,7 @@ class Supervised:
         delivery: Delivery | None = None,
         asynchronous: Asynchronous | None = None,
         checkpoints: Checkpoints | None = None,
+        traces: Traces | None = None,
         state: str = "Creating",
     ) -> None:
         self.mapping = mapping
@@ -70,6 +73,7 @@ class Supervised:
         self._buffer = buffer
         self._asynchronous = asynchronous
         self._checkpoints = checkpoints
+        self._traces = traces
         self._delivery = asynchronous.delivery if asynchronous else delivery
         self._breaker = Breaker()
         self._tally = Tally()
@@ -174,6 +178,7 @@ class Supervised:
                     meter=self._meter,
                     tally=self._tally,
                     delivery=self._delivery,
+                    spans=self._traces.spans(mapping, function) if self._traces else NO_SPANS,
                 )
                 await self._run_partitions(source, self._flow)
 

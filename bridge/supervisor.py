@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bridge.checkpoints import Checkpoints
     from bridge.destinations.delivery import Delivery
     from bridge.telemetry.metrics import MappingMeter, Metrics
+    from bridge.telemetry.traces import Traces
 
 WATCH_EVERY = 1.0
 
@@ -48,11 +49,13 @@ class Supervisor:
         delivery: Delivery | None = None,
         asynchronous: Asynchronous | None = None,
         checkpoints: Checkpoints | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._aws = aws
         self._delivery = delivery
         self._asynchronous = asynchronous
         self._checkpoints = checkpoints
+        self._traces = traces
         self._metrics = metrics
         self._buffer = buffer
         self._pauses = pauses
@@ -98,6 +101,7 @@ class Supervisor:
             delivery=self._delivery,
             asynchronous=self._asynchronous,
             checkpoints=self._checkpoints,
+            traces=self._traces,
             state=state,
         )
         self._mappings[mapping.name] = supervised

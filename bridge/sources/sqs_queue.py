@@ -243,6 +243,7 @@ class SqsPartition:
             held_until=receipt.hidden_until,
             receipt=receipt,
             trace=attributes.get("AWSTraceHeader", ""),
+            traceparent=_traceparent(message.get("MessageAttributes")),
         )
 
     # Settling.
@@ -367,6 +368,11 @@ class SqsPartition:
             fault = Fault(error.code, passing=isinstance(error, PASSING), stale=False)
             return [fault] * len(entries)
         return judge(answer, len(entries))
+
+
+def _traceparent(attributes: Dict[str, Dict[str, Any]] | None) -> str:
+    """What OpenTelemetry's producers put beside a message; empty: nothing."""
+    return attributes.get("traceparent", {}).get("StringValue", "") if attributes else ""
 
 
 class DamagedBody(ValueError):
