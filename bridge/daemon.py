@@ -196,6 +196,7 @@ class Daemon:
             self._cgroups = delegated()
             self._traces = open_traces(os.environ)
             self._store = await stack.enter_async_context(open_store(self.settings.state))
+            self.metrics.state_errors = lambda: self.store.failures
             self._checkpoints = await stack.enter_async_context(
                 Checkpoints(self._store, self.metrics.checkpoint_seconds.observe).running()
             )

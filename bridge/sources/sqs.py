@@ -137,6 +137,7 @@ class SqsSource:
         attributes = answer.get("Attributes", {})
         visibility = int(attributes.get("VisibilityTimeout", 30))
         self._advise(attributes, visibility)
+        self.surroundings.meter.retention(float(attributes.get("MessageRetentionPeriod") or 0))
         needed = self._visibility(visibility)
         return Queue(
             api=api,

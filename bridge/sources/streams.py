@@ -104,6 +104,7 @@ class StreamSource:
         self._look, self._more = anyio.Event(), anyio.Event()
         self._ahead: ReadAhead = ReadAhead()
         self._api = await self._connect()
+        self.surroundings.meter.retention(self._api.retention)
         await self._begin()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()

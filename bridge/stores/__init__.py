@@ -64,6 +64,9 @@ class Store(Protocol):
     it: it did not happen. The event loop never waits for a disk.
     """
 
+    failures: int
+    """Calls that have ended with StateError."""
+
     def __init__(self, url: StateUrl) -> None: ...
 
     async def __aenter__(self) -> Self: ...

@@ -18,6 +18,8 @@ from bridge.stores import StateUrl
 class MemoryStore:
     """Keeps the state in the process."""
 
+    failures = 0
+
     def __init__(self, url: StateUrl) -> None:
         self._url = url
         self._paused: set[str] = set()

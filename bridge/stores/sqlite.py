@@ -108,6 +108,7 @@ class SqliteStore:
     """A store in the file of its URL. Every access runs in a worker thread, one at a time."""
 
     def __init__(self, url: StateUrl) -> None:
+        self.failures = 0
         self._path = url.path
         self._namespace = url.namespace
         self._file: _File | None = None
@@ -205,6 +206,13 @@ class SqliteStore:
         return self._file
 
     async def _threaded(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._in_turn(work)
+        except StateError:
+            self.failures += 1
+            raise
+
+    async def _in_turn(self, work: Callable[[], T]) -> T:
         """Runs ``work`` in its turn. The thread of a disk that hangs is left behind: the daemon goes on without it, and
         what it was about to write is called off."""
         called_off = False

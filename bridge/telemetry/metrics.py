@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Literal, get_args
 
 import prometheus_client
@@ -67,7 +68,11 @@ class Metrics:
         build = Gauge("bridge_build_info", "Always 1; the version is a label.", ["version"], registry=self.registry)
         build.labels(__version__).set(1)
         ProcessCollector(registry=self.registry)
-        self.registry.register(_DroppedLines())
+        self.state_errors: Callable[[], int] = lambda: 0
+        """How often the state store has failed; to be set by who opens it."""
+        self.registry.register(_Count("bridge_log_lines_dropped", "Log lines that could not be written.", logs.dropped))
+        failures = "Reads and writes of the state store that failed."
+        self.registry.register(_Count("bridge_state_errors", failures, lambda: self.state_errors()))
 
     def mapping_meter(self, name: str, source: str, function: str) -> MappingMeter:
         """The meter of a mapping. Who asks twice gets the same one, and it stays until it was closed twice: a
@@ -103,6 +108,9 @@ class Metrics:
             if mapping := self._mappings.get((view.name, view.source, view.function)):
                 mapping.state(view.state)
                 mapping.in_flight(view.in_flight)
+                mapping.lag(view.lag_seconds or 0.0)
+                since = snapshot.at if view.ready else view.gate.since if view.gate else snapshot.started_at
+                mapping.unready(max(0.0, snapshot.at - since))
                 if view.ordered:
                     mapping.stream.show(view, snapshot.at)
         for shown in snapshot.functions:
@@ -152,6 +160,9 @@ class _MappingFamilies:
             "deleted_events_total", "Messages that the queue confirmed as deleted (DeletedEventCount)."
         )
         self.in_flight = gauge("in_flight_events", "Events received and not settled yet.")
+        self.lag = gauge("lag_seconds", "Age of the oldest event that is held, or was seen last.")
+        self.retention = gauge("retention_seconds", "How long the source keeps its events; 0: not known.")
+        self.unready = gauge("unready_seconds", "How long the mapping has not polled although it should; 0: it does.")
         self.pollers = gauge("pollers", "Pollers of the source that run now (ProvisionedPollers).")
         self.stream = StreamFamilies(counter, gauge, histogram)
         self.state = gauge("state", "1 for the state that the mapping is in, 0 for the others.", "state")
@@ -245,6 +256,9 @@ class MappingMeter(Meter):
         self._retries = self.children(families.retries, get_args(RetryReason))
         self._deleted = self.child(families.deleted)
         self._in_flight = self.child(families.in_flight)
+        self._lag = self.child(families.lag)
+        self._retention = self.child(families.retention)
+        self._unready = self.child(families.unready)
         self._pollers = self.child(families.pollers)
         self._states = self.children(families.state, STATES)
         self._stream: StreamMeter | None = None
@@ -306,6 +320,18 @@ class MappingMeter(Meter):
     def in_flight(self, events: int) -> None:
         """``events`` records are received and not settled."""
         self._in_flight.set(events)
+
+    def lag(self, seconds: float) -> None:
+        """The oldest event that is held, or was seen last, is so old."""
+        self._lag.set(seconds)
+
+    def retention(self, seconds: float) -> None:
+        """The source keeps its events so long."""
+        self._retention.set(seconds if isfinite(seconds) else 0.0)
+
+    def unready(self, seconds: float) -> None:
+        """For so long it has not polled although it should."""
+        self._unready.set(seconds)
 
     def pollers(self, running: int) -> None:
         """So many pollers run now."""
@@ -420,12 +446,14 @@ class ApiMeter:
         self._times[key].observe(seconds)
 
 
-class _DroppedLines:
-    """Log lines that could not be written cannot be logged: this is where they show."""
+class _Count:
+    """A counter that somebody else counts: log lines that could not be written cannot be logged, and show here."""
+
+    def __init__(self, name: str, text: str, value: Callable[[], int]) -> None:
+        self._name, self._text, self._value = name, text, value
 
     def collect(self) -> Iterable[Metric]:
-        text = "Log lines that could not be written."
-        yield CounterMetricFamily("bridge_log_lines_dropped", text, value=logs.dropped())
+        yield CounterMetricFamily(self._name, self._text, value=self._value())
 
 
 def _by_code(children: dict[str, Counter], code: str, make: Callable[[str], Counter]) -> Counter:

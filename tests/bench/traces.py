@@ -1,4 +1,4 @@
-"""What traces cost: the same daemon with and without them, alternating in one run, and the calls that are left when off.
+"""What traces cost: the same daemon with and without them, alternating in one run, and what is called when off.
 
 python -m tests.bench.traces [--rounds 3] [--messages 20000]
 """

@@ -21,7 +21,11 @@ OURS = {
     "bridge_buffered_bytes",
     "bridge_buffered_limit_bytes",
     "bridge_esm_in_flight_events",
+    "bridge_esm_lag_seconds",
+    "bridge_esm_retention_seconds",
+    "bridge_esm_unready_seconds",
     "bridge_log_lines_dropped_total",
+    "bridge_state_errors_total",
 }
 LABELS = {"mapping": "orders", "source": "sqs", "function": "worker"}
 
@@ -215,6 +219,7 @@ def test_gauges_show_the_snapshot(metrics: Metrics, meter: MappingMeter) -> None
         state="Enabled",
         ready=True,
         in_flight=7,
+        lag_seconds=12.5,
     )
     stranger = MappingView(
         name="new", uuid="v", function="worker", source_arn="arn", source="sqs", state="Creating", ready=False
@@ -228,6 +233,8 @@ def test_gauges_show_the_snapshot(metrics: Metrics, meter: MappingMeter) -> None
     )  # fmt: skip
     assert of_mapping(metrics, "state", state="Enabled") == 1
     assert of_mapping(metrics, "in_flight_events") == 7
+    assert of_mapping(metrics, "lag_seconds") == 12.5
+    assert of_mapping(metrics, "unready_seconds") == 0
     assert value(metrics, "bridge_workers", function="worker", state="busy") == 3
     assert value(metrics, "bridge_concurrent_executions", function="worker") == 3
     assert value(metrics, "bridge_buffered_bytes") == 100
