@@ -16,6 +16,7 @@ need git git
 need make make
 need node nodejs
 need npm npm
+need promtool prometheus
 need systemd-analyze systemd
 need taskset util-linux
 if [ "${BRIDGE_CI_CONTAINER:-1}" != 0 ]; then

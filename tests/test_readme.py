@@ -113,6 +113,6 @@ def test_every_link_into_the_project_leads_somewhere() -> None:
     anchors = {
         re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
         for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    }
+    } | set(re.findall(r'<a id="([^"]+)">', README))
     for anchor in re.findall(r"\]\(#([^)]+)\)", README):
         assert anchor in anchors, anchor

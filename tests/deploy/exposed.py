@@ -15,10 +15,10 @@ Series = dict[str, dict[str, set[str]]]
 SCRAPED = {"job", "instance"}
 """Labels that Prometheus adds."""
 WORDS = {
-    "abs", "absent", "and", "avg", "by", "changes", "clamp_min", "count", "deriv", "group_left", "histogram_quantile",
-    "ignoring", "increase", "label_replace", "label_values", "max", "max_over_time", "min", "offset", "on", "or", "rate",
-    "sum", "time", "topk", "unless", "without",
+    "and", "by", "changes", "count", "absent", "deriv", "histogram_quantile", "ignoring", "increase", "max", "min",
+    "on", "or", "rate", "sum", "unless", "without",
 }  # fmt: skip
+"""What may stand in an expression besides metrics."""
 OPEN_ENDED = {"mapping", "function", "source", "service", "op", "code", "error", "version", "le"}
 """Labels whose values are the user's, a service's, or numbers."""
 

@@ -15,9 +15,7 @@ import yaml
 from tests.deploy.exposed import complaints, exposed, uses
 from tests.deploy.test_alerts import ALERTS, promtool
 
-BOARD: dict[str, Any] = json.loads(
-    (Path(__file__).parents[2] / "deploy" / "grafana" / "dashboard.json").read_text()
-)
+BOARD: dict[str, Any] = json.loads((Path(__file__).parents[2] / "deploy" / "grafana" / "dashboard.json").read_text())
 PANELS: list[dict[str, Any]] = BOARD["panels"]
 VARIABLES: dict[str, dict[str, Any]] = {it["name"]: it for it in BOARD["templating"]["list"]}
 STANDING_IN = {"$__rate_interval": "5m", "$mapping": ".*", "$function": ".*", "$instance": ".*"}
@@ -70,7 +68,9 @@ def test_panels_are_whole() -> None:
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
-        labels = {label for target in panel["targets"] for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])}
+        labels = {
+            label for target in panel["targets"] for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])
+        }
         asked = " ".join(target["expr"] for target in panel["targets"])
         assert all(re.search(rf"\b{label}\b", asked) for label in labels), panel["title"]
 

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
@@ -45,6 +45,34 @@ async def refused(url: str) -> str:
     assert "\n" not in message
     assert message.startswith("state file ")
     return message
+
+
+@pytest.mark.anyio
+async def test_it_can_be_backed_up_while_it_is_open(url: str, path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    async with open_store(url) as store:
+        await store.pause(A)
+        await store.move_positions([move("shard", "1")])
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)  # what `.backup` of the sqlite3 shell does
+        await store.pause(B)
+    async with open_store(f"sqlite:///{copy}") as restored:
+        assert await restored.paused() == {A}
+        assert (await restored.positions(A, STREAM)).keys() == {"shard"}
+
+
+@pytest.mark.anyio
+async def test_failures_are_counted(url: str) -> None:
+    async with open_store(url) as store:
+        await store.pause(A)
+        assert store.failures == 0
+    with pytest.raises(StateError):
+        await store.pause(A)
+    async with open_store(url) as first:
+        second = open_store(url)
+        with pytest.raises(StateError):
+            await second.__aenter__()
+        assert (first.failures, second.failures) == (0, 1)
 
 
 @pytest.mark.anyio

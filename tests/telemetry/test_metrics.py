@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from bridge import __version__
-from bridge.snapshot import FunctionView, MappingView, Snapshot
+from bridge.snapshot import FunctionView, Gate, MappingView, Snapshot
 from bridge.telemetry.metrics import MOST_CODES, STATES, MappingMeter, Metrics
 from bridge.telemetry.stream_metrics import StreamMeter
 
@@ -206,6 +208,34 @@ def test_requests_to_services_are_counted(metrics: Metrics) -> None:
     assert value(metrics, "bridge_source_api_requests_total", **labels, code="OK") == 1
     assert value(metrics, "bridge_source_api_requests_total", **labels, code="ThrottlingException") == 1
     assert value(metrics, "bridge_source_api_seconds_sum", **labels) == 0.75
+
+
+def test_what_does_not_poll_is_counted_in_seconds(metrics: Metrics, meter: MappingMeter) -> None:
+    view = MappingView(
+        name="orders", uuid="u", function="worker", source_arn="arn", source="sqs", state="Enabling", ready=False,
+        gate=Gate("endpoint", 40.0, "does not answer"),
+    )  # fmt: skip
+    snapshot = Snapshot(
+        version="1", pid=1, started_at=0, at=100, draining=False, buffered_bytes=0, max_buffered_bytes=1,
+        mappings=(view,), functions=(),
+    )  # fmt: skip
+    metrics.show(snapshot)
+    assert of_mapping(metrics, "unready_seconds") == 60
+    metrics.show(msgspec.structs.replace(snapshot, mappings=(msgspec.structs.replace(view, ready=True),)))
+    assert of_mapping(metrics, "unready_seconds") == 0
+
+
+def test_retention_is_what_the_source_says(metrics: Metrics, meter: MappingMeter) -> None:
+    meter.retention(86_400)
+    assert of_mapping(metrics, "retention_seconds") == 86_400
+    meter.retention(inf)
+    assert of_mapping(metrics, "retention_seconds") == 0
+
+
+def test_failures_of_the_state_store_are_shown(metrics: Metrics) -> None:
+    assert value(metrics, "bridge_state_errors_total") == 0
+    metrics.state_errors = lambda: 3
+    assert value(metrics, "bridge_state_errors_total") == 3
 
 
 def test_gauges_show_the_snapshot(metrics: Metrics, meter: MappingMeter) -> None:
