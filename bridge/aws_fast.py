@@ -160,7 +160,7 @@ class FastClient:
             return {}
         try:
             return read_answer(operation, answer.body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             if _XML.match(answer.body):
                 raise OddAnswer(f"XML, HTTP {answer.status}") from error
             raise self._unreadable(operation, str(error)) from error
@@ -192,7 +192,7 @@ class FastClient:
             raise OddAnswer(f"HTTP {answer.status}" if answer.status < 400 else f"XML, HTTP {answer.status}")
         try:
             told = msgspec.json.decode(answer.body) if answer.body else {}
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return "", ""  # of a proxy or a load balancer: the status tells
         if not isinstance(told, dict):
             raise self._unreadable(operation, f"expected an object, got {type(told).__name__}")

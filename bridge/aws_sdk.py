@@ -269,13 +269,13 @@ def _take_json(
         return
     try:
         customized_response_dict.update(read_answer(operation_model.name, body))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ResponseParserError(f"the answer cannot be read: {error}") from error
     response_dict["body"] = b""
 
 
 def _check_error(body: bytes) -> None:
     """The SDK takes JSON for an object here. What is no JSON at all it leaves to the HTTP status."""
-    with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         if not isinstance(msgspec.json.decode(body), dict):
             raise ResponseParserError("the answer cannot be read: its JSON is no object")

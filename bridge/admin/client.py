@@ -138,7 +138,7 @@ class Client:
 
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RemoteError(f"{self.url} is no daemon of this version of bridge ({error})") from None
 
     def _refused(self, path: str, status: int, body: bytes) -> Exception:
@@ -146,7 +146,7 @@ class Client:
 
         try:
             reason = str(json.loads(body)["error"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return RemoteError(
                 f"{self.url}{path} answers {status}, as no daemon does; name its address with --admin URL"
             )

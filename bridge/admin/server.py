@@ -171,7 +171,7 @@ class AdminServer:
             raise web.HTTPUnsupportedMediaType(text="the body must be application/json")
         try:
             return msgspec.json.decode(body or b"{}", type=kind)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise web.HTTPBadRequest(text=f"bad body: {error}") from None
 
     async def _changed(self, request: web.Request, change: Callable[[str], Awaitable[msgspec.Struct]]) -> web.Response:

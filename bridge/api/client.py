@@ -58,6 +58,6 @@ def accept(url: str, function: str, payload: bytes, environ: Dict[str, str]) -> 
 def _message(body: bytes) -> str:
     try:
         error = msgspec.json.decode(body, type=_Error)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""
     return error.message or error.Message

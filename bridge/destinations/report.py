@@ -139,7 +139,9 @@ def _json(text: bytes) -> msgspec.Raw:
     """The text as a JSON value: numbers and escapes as they stand there, without the white space. What is no JSON is
     a string."""
     try:
-        return msgspec.Raw(msgspec.json.format(text or b"null", indent=-1))
+        value = msgspec.json.format(text or b"null", indent=-1)
+        value.decode()  # what stands in its strings has not been looked at
+        return msgspec.Raw(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return msgspec.Raw(msgspec.json.encode(text.decode(errors="replace")))
 

@@ -108,7 +108,7 @@ def parse_error(error: bytes) -> _ErrorObject:
     """The type and message of an error payload, as far as it has them (it is never validated: RT-5)."""
     try:
         return msgspec.json.decode(error, type=_ErrorObject)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _ErrorObject()
 
 

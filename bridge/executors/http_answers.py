@@ -95,7 +95,7 @@ def is_error_object(body: bytes) -> bool:
         return False
     try:
         msgspec.json.decode(body, type=_ErrorObject)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
 

@@ -233,7 +233,7 @@ def max_receives(attributes: Dict[str, str]) -> float:
     """How often a message is handed out before it goes to the dead-letter queue; inf without one."""
     try:
         return float(msgspec.json.decode(attributes["RedrivePolicy"])["maxReceiveCount"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return inf
 
 

@@ -26,7 +26,9 @@ PATHS = st.one_of(
 HEADER_NAMES = ["Origin", "Authorization", "Forwarded", "Content-Type", "Accept", "Host", "If-None-Match"]
 TELLING = ["http://evil.example", "Bearer x", "application/json", "null", "127.0.0.1", "[::1", "localhost"]
 HEADERS = st.dictionaries(st.sampled_from(HEADER_NAMES), ASCII | st.sampled_from(TELLING), max_size=3)
-BODIES = st.binary(max_size=40) | st.sampled_from([b"{}", b'{"wait": 5}', b'{"wait": false}', b"[" * 4000, b"\xff"])
+BODIES = st.binary(max_size=40) | st.sampled_from(
+    [b"{}", b'{"wait": 5}', b'{"wait": false}', b"[" * 4000, b"\xff", b'{"\xff": 1}']
+)
 
 
 @pytest.fixture(scope="module")

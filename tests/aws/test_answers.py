@@ -27,6 +27,8 @@ from tests.aws.calls import receive, settings, sqs
 from tests.servers import REGION
 from tests.wire import DROPPED, GARBAGE, NEVER, Answer, Wire, cut, error
 
+DEEP = b'{"a":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys", "clients")]
 
 
@@ -55,6 +57,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("aws_keys", "clients")]
         (Answer("[]"), ServiceFault, "ResponseParserError"),
         (Answer("null"), ServiceFault, "ResponseParserError"),
         (Answer(b'{"Messages": "\xff"}'), ServiceFault, "ResponseParserError"),
+        (Answer(DEEP), ServiceFault, "ResponseParserError"),
+        (Answer(DEEP, 500), ServiceFault, None),
         (DROPPED, Unreachable, "ConnectionClosedError"),
         (cut({"Messages": []}), Unreachable, "ConnectionClosedError"),
         (Answer({}, headers={"content-length": "nonsense"}), Unreachable, None),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tests.deploy.exposed import uses
+from tests.deploy.test_alerts import ALERTS, promtool
 from tests.e2e.harness import Bridge, Site, say
 
 MAPPING = {
@@ -95,3 +97,14 @@ def test_the_pages_for_machines(one_site: Site) -> None:
         assert '"busy_ratio":1.0' in page
         bridge.empties(queue)
         assert bridge.state().buffered_bytes == 0
+        check_page(bridge)
+
+
+def check_page(bridge: Bridge) -> None:
+    """Prometheus's own tool finds nothing in it to complain about, and the alerts find all that they ask for."""
+    done = promtool("check", "metrics", given=bridge.get("/metrics")[1])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    there = {name for name, _, _ in bridge.metrics()}
+    asked = {use.metric for rule in ALERTS.values() for use in uses(rule["expr"])}
+    streams = {"bridge_esm_blocked_seconds", "bridge_esm_dropped_events_total", "bridge_esm_gaps_total"}
+    assert asked - there == {"up", *streams}
