@@ -126,7 +126,8 @@ class Daemon:
         self._cgroups: Path | None = None
         self._store: Store | None = None
         self._checkpoints: Checkpoints
-        self._traces: Traces | None = None
+        self.traces: Traces | None = None
+        """None: they are off."""
         self._supervisor: Supervisor | None = None
         self.queue: AsyncInvocations | None = None
         """Takes asynchronous invocations; none while it starts, and then the API refuses them."""
@@ -194,7 +195,7 @@ class Daemon:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._leash)
             self._cgroups = delegated()
-            self._traces = open_traces(os.environ)
+            self.traces = open_traces(os.environ)
             self._store = await stack.enter_async_context(open_store(self.settings.state))
             self.metrics.state_errors = lambda: self.store.failures
             self._checkpoints = await stack.enter_async_context(
@@ -220,7 +221,7 @@ class Daemon:
             for function in self.settings.functions.values():
                 await self._host(function)
             self.queue = AsyncInvocations(
-                self._store, self._aws, self.metrics, self._buffer, self._invoker, traces=self._traces
+                self._store, self._aws, self.metrics, self._buffer, self._invoker, traces=self.traces
             )
             self.book.configure(self.queue)
             await stack.enter_async_context(self.queue.running())
@@ -231,7 +232,7 @@ class Daemon:
                 self._store,
                 delivery=self.queue.delivery,
                 checkpoints=self._checkpoints,
-                traces=self._traces,
+                traces=self.traces,
             )
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():
@@ -278,8 +279,8 @@ class Daemon:
                 tasks.start_soon(self.supervisor.drain, name="mappings")
                 if self.queue:
                     tasks.start_soon(self.queue.drain, name="events")
-            if self._traces:
-                await self._traces.close(TRACES_LIMIT)
+            if self.traces:
+                await self.traces.close(TRACES_LIMIT)
         if grace.cancelled_caught:
             left = {view.name: view.in_flight for view in self.snapshot().mappings if view.in_flight}
             log.warning("shutdown_grace_over", grace=self.settings.shutdown_grace, cancelled=left)

@@ -1,4 +1,5 @@
-"""The lineage member of an X-Ray trace header: how often a chain of invocations has met each function (INV-40)."""
+"""X-Ray's trace header: the span that it names, and its lineage, which counts how often a chain of invocations has met
+each function (INV-40)."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import re
 import secrets
 from collections.abc import Iterable
 from hashlib import sha256
+from typing import NamedTuple
 
 MOST_FUNCTIONS = 16
 """In one lineage; those met longest ago are forgotten first."""
@@ -14,6 +16,32 @@ MOST_HEADER = 4096
 MOST_REST = 1024
 """Characters of its other members; more are dropped, so that the lineage always has room."""
 ENTRY = re.compile(r"([0-9a-f]{8}):([0-9]{1,5})")
+
+_MEMBERS = re.compile(r"(?:^|;) *(Root|Parent|Sampled)=([0-9a-zA-Z-]*)").findall
+_ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})").fullmatch
+_PARENT = re.compile(r"[0-9a-f]{16}").fullmatch
+
+
+class Caller(NamedTuple):
+    """The span that a header names as the parent of what follows. Ids are lower-case hexadecimal."""
+
+    trace: str
+    span: str
+    sampled: bool
+
+    @property
+    def traceparent(self) -> str:
+        """As W3C writes it."""
+        return f"00-{self.trace}-{self.span}-{int(self.sampled):02}"
+
+
+def caller(trace: str) -> Caller | None:
+    """None where the header names no parent, as one that only counts hops does."""
+    members = dict(_MEMBERS(trace[:MOST_HEADER]))
+    root, parent = _ROOT(members.get("Root", "")), _PARENT(members.get("Parent", ""))
+    if not root or not parent or not int(parent[0], 16) or not int(root[1] + root[2], 16):
+        return None
+    return Caller(root[1] + root[2], parent[0], members.get("Sampled") == "1")
 
 
 def hops(trace: str, arn: str) -> int:

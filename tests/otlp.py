@@ -43,7 +43,7 @@ class Span(NamedTuple):
 
     @property
     def operation(self) -> str:
-        return str(self.attributes["messaging.operation.type"])
+        return str(self.attributes.get("messaging.operation.type", "invoke"))
 
 
 class Receiver:

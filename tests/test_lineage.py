@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from bridge.lineage import MOST_FUNCTIONS, hops, joined, lengthened, new_trace
+from bridge.lineage import MOST_FUNCTIONS, Caller, caller, hops, joined, lengthened, new_trace
 
 A, B = "arn:a", "arn:b"
 ROOT = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
@@ -19,6 +19,32 @@ def test_each_function_is_counted_by_itself() -> None:  # INV-40
     trace = lengthened(trace, A)
     assert (hops(trace, A), hops(trace, B), hops(trace, "arn:c")) == (4, 3, 0)
     assert trace.startswith(ROOT + ";Lineage=")
+
+
+def test_the_span_that_a_header_names() -> None:
+    named = Caller("5759e988bd862e3fe1be46a994272793", "53995c3f42cd8ad8", True)
+    assert caller(ROOT) == caller(lengthened(ROOT, A)) == caller(ROOT.replace(";", "; ")) == named
+    assert named.traceparent == "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"
+    other = caller(ROOT.replace("Sampled=1", "Sampled=?"))
+    assert other
+    assert other.traceparent.endswith("-00")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        new_trace(0),
+        ROOT.replace("Parent", "Parents"),
+        ROOT.replace("53995c3f42cd8ad8", "0" * 16),
+        ROOT.replace("1-5759", "2-5759"),
+        "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995C3F42CD8AD8",
+        "Parent=53995c3f42cd8ad8;Root=",
+        f"Root=1-{'0' * 8}-{'0' * 24};Parent=53995c3f42cd8ad8",
+    ],
+)
+def test_headers_that_name_no_span(header: str) -> None:
+    assert caller(header) is None
 
 
 def test_where_chains_meet_the_longest_goes_on() -> None:  # SQS-36

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bridge.settings import Settings
     from bridge.stores import Store
     from bridge.supervisor import Supervisor
+    from bridge.telemetry.traces import Traces
 
 
 class AsyncQueue(Protocol):
@@ -67,6 +68,11 @@ class Host(Protocol):
     @property
     def queue(self) -> AsyncQueue | None:
         """None: there is no asynchronous invocation."""
+        ...
+
+    @property
+    def traces(self) -> Traces | None:
+        """None: invocations are not traced."""
         ...
 
     @property

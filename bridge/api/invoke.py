@@ -17,6 +17,7 @@ from bridge.executors.failures import parse_error
 from bridge.invocation import Failed, Invocation, Outcome, Succeeded
 from bridge.lineage import hops, joined
 from bridge.pipeline.events import MOST_HOPS
+from bridge.telemetry.spans import NO_SPAN
 
 log = structlog.get_logger()
 
@@ -43,7 +44,7 @@ async def invoke(host: Host, call: Call) -> Answer:
     if kind == "Event":
         await _accept(host, found, payload, call)
         return {"StatusCode": 202}
-    outcome = await _run(found, payload, call, _context(given.get("ClientContext")))
+    outcome = await _run(host, found, payload, call, _context(given.get("ClientContext")))
     answer = _answer(outcome)
     if given.get("LogType") == "Tail":  # INV-30
         answer["LogResult"] = base64.b64encode(outcome.log_tail).decode()
@@ -104,22 +105,25 @@ async def _accept(host: Host, found: Target, payload: bytes, call: Call) -> None
         raise ApiError("TooManyRequestsException", f"Rate Exceeded. {error}", more=more) from None
 
 
-async def _run(found: Target, payload: bytes, call: Call, context: str) -> Outcome:
+async def _run(host: Host, found: Target, payload: bytes, call: Call, context: str) -> Outcome:
     """One attempt, at once or not at all (INV-11, INV-13)."""
     invoker, arn = found.invoker, found.function.arn
     if hops(call.trace_id, arn) >= MOST_HOPS:  # INV-41
         raise ApiError("RecursiveInvocationException", RECURSIVE)
     if not invoker.try_acquire():
         raise throttled(reserved=invoker.reserved is not None)
+    asked = found.function, found.qualifier, call.request_id, call.trace_id
     try:
-        invocation = Invocation(
-            payload,
-            call.request_id,
-            trace_id=joined([call.trace_id], arn, time.time()),
-            qualifier=found.qualifier,
-            client_context=context,
-        )
-        outcome = await invoker.invoke(invocation)
+        with host.traces.invocation(*asked) if host.traces else NO_SPAN as span:
+            invocation = Invocation(
+                payload,
+                call.request_id,
+                trace_id=span.header(joined([call.trace_id], arn, time.time())),
+                qualifier=found.qualifier,
+                client_context=context,
+            )
+            outcome = await invoker.invoke(invocation)
+            span.ended(outcome)
     finally:
         invoker.release()
     if isinstance(outcome, Failed) and (refusal := _refusal(outcome)):

@@ -23,6 +23,7 @@ from bridge.executors.http1 import BODY_LIMIT
 from bridge.executors.http_answers import Reply, dialect_of, judge, retry_after
 from bridge.function import Endpoint, Function, HeaderFile
 from bridge.invocation import Invocation, Outcome, Succeeded
+from bridge.lineage import caller
 
 if TYPE_CHECKING:
     import aiohttp
@@ -222,6 +223,8 @@ def headers(function: Function, endpoint: Endpoint, invocation: Invocation, dead
     trace = invocation.trace_id
     if trace and trace.isascii() and trace.isprintable():  # it came from outside: no header is smuggled in
         given |= {"Lambda-Runtime-Trace-Id": trace, "X-Amzn-Trace-Id": trace}  # the emulator reads the second
+        if span := caller(trace):  # which others than AWS's own tools understand
+            given["traceparent"] = span.traceparent
     taken = {name.lower() for name in endpoint.headers}
     return {name: value for name, value in given.items() if name.lower() not in taken} | {
         name: _header(value) for name, value in endpoint.headers.items()

@@ -32,8 +32,8 @@ class Span:
         """The X-Ray trace header of the invocation inside; ``before``: what it would be without a trace."""
         return before
 
-    def ended(self, outcome: Outcome, verdict: Verdict) -> None:
-        """How the invocation went."""
+    def ended(self, outcome: Outcome, verdict: Verdict | None = None) -> None:
+        """How the invocation went, and what that means for its records."""
 
 
 NO_SPAN = Span()

@@ -40,6 +40,7 @@ from bridge import __version__
 from bridge.errors import RemoteError
 from bridge.executors.failures import parse_error
 from bridge.invocation import Failed, Outcome
+from bridge.lineage import caller
 from bridge.record import Batch, Page, Record
 from bridge.telemetry.logs import Once
 from bridge.telemetry.spans import Span, Spans
@@ -63,9 +64,6 @@ PROTOCOLS = {"": "otlp_proto_http", "http/protobuf": "otlp_proto_http", "grpc": 
 LONGEST_TYPE = 80
 """Characters of an error type that a handler has chosen."""
 
-_XRAY = re.compile(r"(?:^|;)(Root|Parent|Sampled)=([0-9a-zA-Z-]*)")
-_ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})").fullmatch
-_PARENT = re.compile(r"[0-9a-f]{16}").fullmatch
 _w3c = TraceContextTextMapPropagator()
 
 
@@ -93,6 +91,14 @@ class Traces:
     def spans(self, mapping: Mapping, function: Function) -> Spans:
         """Those of a mapping that feeds this function."""
         return MappingSpans(self._tracer, self._most_links, mapping, function)
+
+    def invocation(self, function: Function, qualifier: str, request_id: str, trace: str) -> Span:
+        """Around a synchronous invocation, whose caller gave this X-Ray header."""
+        parent = _of_header(trace)
+        attributes: dict[str, str | int] = {"faas.trigger": "http", **_invoked(function, qualifier, request_id)}
+        return _Process(
+            self._tracer.start_span(function.name, _within(parent) if parent else None, SpanKind.SERVER, attributes)
+        )
 
     async def close(self, limit: float) -> None:
         """Sends what is left, for at most ``limit`` seconds; what is not sent by then is lost, and said to be."""
@@ -178,8 +184,8 @@ class MappingSpans(Spans):
             "messaging.destination.name": self.destination,
             "bridge.mapping": mapping.name,
         }
-        self._arn = function.qualified(mapping.qualifier)
-        self._invoked = {"faas.trigger": TRIGGERS.get(source, "pubsub"), "faas.name": function.name}
+        self._function, self._qualifier = function, mapping.qualifier
+        self._trigger = TRIGGERS.get(source, "pubsub")
 
     def receive(self, partition: str) -> Span:
         return _Receive(self, partition)
@@ -188,9 +194,8 @@ class MappingSpans(Spans):
         records = batch.records
         attributes = {
             **self.attributes("process", partition, records),
-            **self._invoked,
-            "faas.invocation_id": request_id,
-            "aws.lambda.invoked_arn": self._arn,
+            **_invoked(self._function, (records and records[0].qualifier) or self._qualifier, request_id),
+            "faas.trigger": self._trigger,
             "bridge.attempt": batch.attempt,
         }
         before = [Link(it.context) for it in dict.fromkeys(received) if isinstance(it, _Receive) and it.context]
@@ -262,11 +267,13 @@ class _Process(_Step):
         sampled = int(context.trace_flags.sampled)
         return f"Root=1-{trace[:8]}-{trace[8:]};Parent={context.span_id:016x};Sampled={sampled}{lineage}"
 
-    def ended(self, outcome: Outcome, verdict: Verdict) -> None:
+    def ended(self, outcome: Outcome, verdict: Verdict | None = None) -> None:
         span = self.span
         span.set_attribute("faas.version", outcome.version)
         if isinstance(outcome, Failed):
             _fail(span, parse_error(outcome.error).errorType[:LONGEST_TYPE] or outcome.kind)
+            return
+        if verdict is None:
             return
         failed = len(verdict.failed) + len(verdict.discard) + sum(len(again.records) for again in verdict.retry)
         if failed:  # in the words of bridge_esm_failed_invoke_events_total
@@ -305,6 +312,15 @@ class _Receive(Span):
         )
 
 
+def _invoked(function: Function, qualifier: str, request_id: str) -> dict[str, str]:
+    """What runs, and under which id."""
+    return {
+        "faas.name": function.name,
+        "faas.invocation_id": request_id,
+        "aws.lambda.invoked_arn": function.qualified(qualifier),
+    }
+
+
 def destination(mapping: Mapping) -> str:
     """The name of the queue, stream, table or function."""
     resource = mapping.source_arn.resource
@@ -323,14 +339,12 @@ def contexts(record: Record) -> Iterator[SpanContext]:
 
 
 def _of_header(header: str) -> SpanContext | None:
-    """None where the header names no parent, as one that only counts hops does."""
-    parts = dict(_XRAY.findall(header))
-    root, parent = _ROOT(parts.get("Root", "")), _PARENT(parts.get("Parent", ""))
-    if not root or not parent:
+    """None where the header names no parent."""
+    named = caller(header)
+    if named is None:
         return None
-    flags = TraceFlags(TraceFlags.SAMPLED if parts.get("Sampled") == "1" else TraceFlags.DEFAULT)
-    context = SpanContext(int(root[1] + root[2], 16), int(parent[0], 16), is_remote=True, trace_flags=flags)
-    return context if context.is_valid else None
+    flags = TraceFlags(TraceFlags.SAMPLED if named.sampled else TraceFlags.DEFAULT)
+    return SpanContext(int(named.trace, 16), int(named.span, 16), is_remote=True, trace_flags=flags)
 
 
 def _within(context: SpanContext) -> Context:

@@ -74,7 +74,7 @@ def of_mapping(collector: Receiver, mapping: str, operation: str, count: int) ->
     """Waits for so many of its spans."""
 
     def its(spans: list[Span]) -> list[Span]:
-        return [span for span in spans if span.attributes["bridge.mapping"] == mapping]
+        return [span for span in spans if span.attributes.get("bridge.mapping") == mapping]
 
     return its(collector.until(lambda spans: len(its(spans)) >= count, operation))
 
@@ -209,6 +209,29 @@ def test_an_asynchronous_event_goes_on_with_its_own_trace(stage: Stage) -> None:
     assert "Lineage" in note["trace"]  # INV-40: hops are counted as before
 
 
+def test_a_synchronous_invocation(stage: Stage) -> None:
+    site, bridge, collector = stage
+    (started,) = bridge.said("started")
+    api = client(f"http://{started['api']}")
+    add_header(api, XRAY)
+    answer = api.invoke(FunctionName="single", Payload=json.dumps({"says": SECRET}))
+    request_id = answer["ResponseMetadata"]["RequestId"]
+    api.invoke(FunctionName="worker", Payload=json.dumps({"Records": 0}))
+    well, failed = collector.until(lambda spans: len(spans) == 2, "invoke")
+    (note,) = [note for note in notes(site) if note["request"] == request_id]
+    assert (well.name, well.kind, well.trace, well.parent) == ("single", "SERVER", TRACE, PARENT)
+    assert well.attributes == {
+        "faas.trigger": "http",
+        "faas.name": "single",
+        "faas.invocation_id": request_id,
+        "faas.version": "$LATEST",
+        "aws.lambda.invoked_arn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:single",
+    }
+    assert (root(note["trace"]), note["trace"]["Parent"]) == (well.trace, well.id)
+    assert failed.failed
+    assert failed.attributes["error.type"] == "TypeError"
+
+
 def add_header(api: Any, header: str) -> None:
     def add_it(request: Any, **_: object) -> None:
         request.headers["X-Amzn-Trace-Id"] = header
@@ -248,7 +271,7 @@ def test_sampling_is_honoured_and_handed_on(one_site: Site, collector: Receiver)
     (note,) = notes(one_site)
     assert note["trace"]["Sampled"] == "0"
     assert len(root(note["trace"])) == 32
-    assert not [span for span in collector.spans() if span.attributes["bridge.mapping"] == mapping]
+    assert not [span for span in collector.spans() if span.attributes.get("bridge.mapping") == mapping]
 
 
 def test_off_means_off(one_site: Site, collector: Receiver) -> None:

@@ -71,7 +71,8 @@ async def test_the_request_says_what_the_runtime_api_says(tmp_path: Path) -> Non
         "X-Key": "k",
         "content-type": "application/cloudevents+json",
     }
-    asked = Invocation(b'{"a": 1}', "some-id", "orders", "Root=1-5bef4de7;Parent=9a9197af;Sampled=0")
+    trace = "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af7a6685aa;Sampled=0"
+    asked = Invocation(b'{"a": 1}', "some-id", "orders", trace)
     async with far() as server, calling(behind(server.plain("echo"), timeout=30.0, headers=headers)) as executor:
         before = int(time.time() * 1000) / 1000
         assert answer(await executor.invoke(asked)) == {"a": 1}
@@ -83,6 +84,7 @@ async def test_the_request_says_what_the_runtime_api_says(tmp_path: Path) -> Non
     assert seen.headers["Lambda-Runtime-Aws-Request-Id"] == "some-id"
     assert seen.headers["Lambda-Runtime-Invoked-Function-Arn"] == ARN
     assert seen.headers["Lambda-Runtime-Trace-Id"] == asked.trace_id == seen.headers["X-Amzn-Trace-Id"]
+    assert seen.headers["traceparent"] == "00-5bef4de7ad49b0e87f6ef6c87fc2e700-9a9197af7a6685aa-00"
     assert -0.001 <= int(seen.headers["Lambda-Runtime-Deadline-Ms"]) / 1000 - before - 30 < PATIENCE
     assert (seen.headers["X-Key"], seen.headers["Authorization"]) == ("k", "Bearer first")
     assert later.headers["Authorization"] == "Bearer second", "mounted credentials are renewed"
