@@ -16,7 +16,7 @@ from tests.e2e.streams import Stream
 from tests.otlp import Receiver, Span, receiver
 from tests.servers import ACCOUNT, REGION, Server
 
-SECRET = "the-body-of-a-message"
+CONTENT = "what-stands-in-a-message"
 TRACE, PARENT = "5759e988bd862e3fe1be46a994272793", "53995c3f42cd8ad8"
 XRAY = f"Root=1-{TRACE[:8]}-{TRACE[8:]};Parent={PARENT};Sampled=1"
 SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
@@ -86,9 +86,9 @@ def test_a_batch_of_a_queue(stage: Stage) -> None:
     traceparent = {"DataType": "String", "StringValue": f"00-{'a' * 32}-{'b' * 16}-01"}
     header = {"DataType": "String", "StringValue": XRAY}
     messages: list[dict[str, Any]] = [
-        {"MessageBody": f"{SECRET} 0", "MessageAttributes": {"traceparent": traceparent}},
-        {"MessageBody": f"{SECRET} 1", "MessageSystemAttributes": {"AWSTraceHeader": header}},
-        {"MessageBody": f"{SECRET} 2 fails", "MessageAttributes": {"traceparent": header}},
+        {"MessageBody": f"{CONTENT} 0", "MessageAttributes": {"traceparent": traceparent}},
+        {"MessageBody": f"{CONTENT} 1", "MessageSystemAttributes": {"AWSTraceHeader": header}},
+        {"MessageBody": f"{CONTENT} 2 fails", "MessageAttributes": {"traceparent": header}},
     ]
     ids = [queue.api.send_message(QueueUrl=queue.url, **message)["MessageId"] for message in messages]
     bridge.reload()
@@ -139,7 +139,7 @@ def test_a_batch_that_fails_and_is_not_told_of(stage: Stage) -> None:
     site, bridge, collector = stage
     queue = site.queue(visibility=30)
     mapping = site.mapping(queue, "worker")
-    (sent,) = queue.send(f"{SECRET} raises")
+    (sent,) = queue.send(f"{CONTENT} raises")
     bridge.reload()
     (process, *_) = of_mapping(collector, mapping, "process", 1)
     assert process.failed
@@ -151,8 +151,8 @@ def test_a_batch_that_fails_and_is_not_told_of(stage: Stage) -> None:
 def test_a_batch_of_a_stream(stage: Stage) -> None:
     site, bridge, collector = stage
     stream = Stream(ministack(site))
-    numbers = stream.put(f"{SECRET} a", f"{SECRET} b", key="k")
-    (poison,) = stream.put(f"{SECRET} raises", key="k")
+    numbers = stream.put(f"{CONTENT} a", f"{CONTENT} b", key="k")
+    (poison,) = stream.put(f"{CONTENT} raises", key="k")
     mapping = site.mapping(stream.arn, "streamer", StartingPosition="TRIM_HORIZON", BatchSize=2, MaximumRetryAttempts=1)
     bridge.reload()
     well, *bad = of_mapping(collector, mapping, "process", 3)[:3]
@@ -188,7 +188,7 @@ def test_an_asynchronous_event_goes_on_with_its_own_trace(stage: Stage) -> None:
     (started,) = bridge.said("started")
     api = client(f"http://{started['api']}")
     add_header(api, XRAY)
-    request = api.invoke(FunctionName="single", InvocationType="Event", Payload=json.dumps({"says": SECRET}))
+    request = api.invoke(FunctionName="single", InvocationType="Event", Payload=json.dumps({"says": CONTENT}))
     request_id = request["ResponseMetadata"]["RequestId"]
     (process,) = of_mapping(collector, "single:async", "process", 1)
     (note,) = bridge.until(lambda: [note for note in notes(site) if note["request"] == request_id])
@@ -214,7 +214,7 @@ def test_a_synchronous_invocation(stage: Stage) -> None:
     (started,) = bridge.said("started")
     api = client(f"http://{started['api']}")
     add_header(api, XRAY)
-    answer = api.invoke(FunctionName="single", Payload=json.dumps({"says": SECRET}))
+    answer = api.invoke(FunctionName="single", Payload=json.dumps({"says": CONTENT}))
     request_id = answer["ResponseMetadata"]["RequestId"]
     api.invoke(FunctionName="worker", Payload=json.dumps({"Records": 0}))
     well, failed = collector.until(lambda spans: len(spans) == 2, "invoke")
@@ -241,7 +241,7 @@ def add_header(api: Any, header: str) -> None:
 
 def test_no_body_is_ever_sent(stage: Stage) -> None:
     assert stage.collector.raw
-    assert not any(SECRET.encode() in raw for raw in stage.collector.raw)
+    assert not any(CONTENT.encode() in raw for raw in stage.collector.raw)
 
 
 def test_spans_go_out_in_batches(one_site: Site, collector: Receiver) -> None:
