@@ -164,7 +164,10 @@ class Supervised:
         asynchronous = self._asynchronous
         events = asynchronous.events if asynchronous else None
         positions = self._checkpoints.of(mapping) if self._checkpoints else None
-        surroundings = Surroundings(self._aws, self._meter, function.timeout, self._told, function, events, positions)
+        spans = self._traces.spans(mapping, function) if self._traces else NO_SPANS
+        surroundings = Surroundings(
+            self._aws, self._meter, function.timeout, self._told, function, events, positions, spans
+        )
         with self._invoker.lane(mapping.name, rejects=kind.rejects, ahead=kind.ordered) as lane:
             async with kind(mapping, surroundings) as source:
                 self._flow = Flow(
@@ -178,7 +181,7 @@ class Supervised:
                     meter=self._meter,
                     tally=self._tally,
                     delivery=self._delivery,
-                    spans=self._traces.spans(mapping, function) if self._traces else NO_SPANS,
+                    spans=spans,
                 )
                 await self._run_partitions(source, self._flow)
 

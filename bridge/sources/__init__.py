@@ -12,6 +12,7 @@ import msgspec
 
 from bridge.mapping import Mapping
 from bridge.record import Batch, Page, Record, Span
+from bridge.telemetry.spans import NO_SPANS, Spans
 
 if TYPE_CHECKING:
     from bridge.aws import Aws
@@ -69,6 +70,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     """The daemon's asynchronous events."""
     positions: Positions | None = None
     """Where the mapping's partitions stand, of sources that need somebody to remember it."""
+    spans: Spans = NO_SPANS
+    """The mapping's."""
 
 
 class Partition(Protocol):

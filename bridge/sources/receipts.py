@@ -48,6 +48,8 @@ class Receipt(msgspec.Struct, eq=False):
     """The queue said that the handle is no good any more."""
     changing: bool = False
     """A change of its visibility is on its way."""
+    settling: object = None
+    """Of the traces: what it is deleted for."""
     twins: tuple[Receipt, ...] = ()
     """Older receipts of the same message, which the queue handed out again while it was held."""
 

@@ -52,6 +52,7 @@ class SqsPartition:
         self.id = queue.name
         self._queue, self._api = queue, queue.api
         self._meter, self._trouble = surroundings.meter, surroundings.trouble
+        self._spans = surroundings.spans
         self._log = log.bind(source_arn=queue.arn)
         self._once = Once(self._log)
         visibility = queue.visibility
@@ -267,7 +268,11 @@ class SqsPartition:
         state: bytes | None = None,  # noqa: ARG002 - no position, no state
     ) -> None:
         # All of it is on its way before the first await: cancelled or not, the first word about a record counts.
-        self._deletes.put([record.receipt for record in done if self._receipts.done(record.receipt)])
+        deleted = [record.receipt for record in done if self._receipts.done(record.receipt)]
+        if (settling := self._spans.settling) is not None:
+            for receipt in deleted:
+                receipt.settling = settling
+        self._deletes.put(deleted)
         self._alter([record.receipt for record in failed if self._receipts.failed(record.receipt)])
         self._release([record.receipt for record in unstarted])
         self._stir_parked()
@@ -298,7 +303,9 @@ class SqsPartition:
     async def _delete(self, batch: Sequence[Receipt]) -> Sequence[Receipt]:
         """One request. Gives what is to be tried again (SQS-31)."""
         entries = [Entry(receipt, receipt.handle) for receipt in batch if receipt.state == "done"]
-        verdicts = await self._ask("DeleteMessageBatch", entries, CALL_TIMEOUT)
+        with self._spans.delete(self.id, ((it.receipt.id, it.receipt.settling) for it in entries)) as span:
+            verdicts = await self._ask("DeleteMessageBatch", entries, CALL_TIMEOUT)
+            span.refused([fault.code for fault in verdicts if fault])
         now = anyio.current_time()
         deleted = 0
         again: list[Receipt] = []

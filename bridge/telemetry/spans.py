@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping as Dict
+from collections.abc import Iterable, Mapping as Dict, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -35,6 +35,9 @@ class Span:
     def ended(self, outcome: Outcome, verdict: Verdict | None = None) -> None:
         """How the invocation went, and what that means for its records."""
 
+    def refused(self, codes: Sequence[str]) -> None:
+        """Why messages of the request inside were not settled, a code for each of them."""
+
 
 NO_SPAN = Span()
 
@@ -52,6 +55,13 @@ class Spans:
 
     def settle(self, partition: str, records: Iterable[Record], processed: Span) -> Span:  # noqa: ARG002
         """Around the last word about records; ``processed``: the attempt that they come from, or NO_SPAN."""
+        return NO_SPAN
+
+    settling: object = None
+    """Inside the ``settle`` of a queue: what its messages say, when they are deleted, about where they come from."""
+
+    def delete(self, partition: str, messages: Iterable[tuple[str, object]]) -> Span:  # noqa: ARG002
+        """Around a request that deletes messages of a queue, each with its id and what ``settling`` was for it."""
         return NO_SPAN
 
 

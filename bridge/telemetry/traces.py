@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping as Dict, Sequence
 from importlib.metadata import entry_points
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import structlog
@@ -43,7 +43,7 @@ from bridge.invocation import Failed, Outcome
 from bridge.lineage import caller
 from bridge.record import Batch, Page, Record
 from bridge.telemetry.logs import Once
-from bridge.telemetry.spans import Span, Spans
+from bridge.telemetry.spans import NO_SPAN, Span, Spans
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -179,6 +179,7 @@ class MappingSpans(Spans):
         self.destination = destination(mapping)
         self._sharded = mapping.stream is not None
         self._continues = source == "lambda"
+        self._deletes = source == "sqs"
         self._about = {
             "messaging.system": SYSTEMS.get(source, source),
             "messaging.destination.name": self.destination,
@@ -193,7 +194,7 @@ class MappingSpans(Spans):
     def process(self, partition: str, batch: Batch, request_id: str, received: Iterable[Span]) -> Span:
         records = batch.records
         attributes = {
-            **self.attributes("process", partition, records),
+            **self.attributes("process", partition, [record.id for record in records]),
             **_invoked(self._function, (records and records[0].qualifier) or self._qualifier, request_id),
             "faas.trigger": self._trigger,
             "bridge.attempt": batch.attempt,
@@ -212,22 +213,39 @@ class MappingSpans(Spans):
         return _Process(span)
 
     def settle(self, partition: str, records: Iterable[Record], processed: Span) -> Span:
-        attributes = self.attributes("settle", partition, tuple(records))
-        parent = _within(processed.context) if isinstance(processed, _Process) else None
-        return _Step(self.tracer.start_span(f"settle {self.destination}", parent, SpanKind.CLIENT, attributes))
+        attempt = processed if isinstance(processed, _Process) else None
+        if self._deletes:
+            return _HandOver(self, attempt)
+        return self._settle(partition, [record.id for record in records], (attempt,) if attempt else ())
 
-    def attributes(self, operation: str, partition: str, records: Sequence[Record]) -> dict[str, str | int]:
+    def delete(self, partition: str, messages: Iterable[tuple[str, object]]) -> Span:
+        ids: list[str] = []
+        attempts: dict[_Process, None] = {}
+        for message, attempt in messages:
+            ids.append(message)
+            if isinstance(attempt, _Process):
+                attempts[attempt] = None
+        return self._settle(partition, ids, tuple(attempts)) if ids else NO_SPAN
+
+    def _settle(self, partition: str, ids: Sequence[str], attempts: Sequence[_Process]) -> Span:
+        """Within the attempt whose messages they are; one request for those of several has links to them."""
+        parent = _within(attempts[0].context) if len(attempts) == 1 else None
+        links = () if parent else tuple(Link(attempt.context) for attempt in attempts[: self.most_links])
+        attributes = self.attributes("settle", partition, ids)
+        return _Settle(self.tracer.start_span(f"settle {self.destination}", parent, SpanKind.CLIENT, attributes, links))
+
+    def attributes(self, operation: str, partition: str, ids: Sequence[str]) -> dict[str, str | int]:
         """What each span says about its operation and records."""
         attributes: dict[str, str | int] = {
             **self._about,
             "messaging.operation.name": operation,
             "messaging.operation.type": operation,
-            "messaging.batch.message_count": len(records),
+            "messaging.batch.message_count": len(ids),
         }
         if self._sharded:
             attributes["messaging.destination.partition.id"] = partition
-        if len(records) == 1:
-            attributes["messaging.message.id"] = records[0].id
+        if len(ids) == 1:
+            attributes["messaging.message.id"] = ids[0]
         return attributes
 
     def links(self, records: Iterable[Record], taken: int = 0) -> Iterable[Link]:
@@ -281,6 +299,31 @@ class _Process(_Step):
             span.set_attribute("bridge.failed_message_count", failed)
 
 
+class _Settle(_Step):
+    """The last word about records."""
+
+    def refused(self, codes: Sequence[str]) -> None:
+        if codes:
+            _fail(self.span, codes[0])
+            self.span.set_attribute("bridge.failed_message_count", len(codes))
+
+
+class _HandOver(Span):
+    """Messages are handed to those who delete them, in requests that they may share with others'."""
+
+    def __init__(self, spans: MappingSpans, attempt: _Process | None) -> None:
+        self._spans, self._attempt = spans, attempt
+
+    def __enter__(self) -> Self:
+        self._spans.settling = self._attempt
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._spans.settling = None
+
+
 class _Receive(Span):
     """One fetch. It becomes a span when it has brought something: an idle queue is polled for ever."""
 
@@ -305,7 +348,7 @@ class _Receive(Span):
 
     def _span(self, records: Sequence[Record]) -> OtelSpan:
         spans = self._spans
-        attributes = spans.attributes("receive", self._partition, records)
+        attributes = spans.attributes("receive", self._partition, [record.id for record in records])
         links = tuple(spans.links(records))
         return spans.tracer.start_span(
             f"receive {spans.destination}", None, SpanKind.CLIENT, attributes, links, self._began

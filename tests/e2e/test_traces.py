@@ -11,6 +11,7 @@ import pytest
 
 from tests.api.lambda_client import client
 from tests.e2e.conftest import NewSite
+from tests.e2e.faulty import FaultyQueue, FaultyServer
 from tests.e2e.harness import Bridge, Site
 from tests.e2e.streams import Stream
 from tests.otlp import Receiver, Span, receiver
@@ -105,8 +106,10 @@ def test_a_batch_of_a_queue(stage: Stage) -> None:
         "messaging.batch.message_count": 3,
         "bridge.mapping": mapping,
     }
-    for span in (receive, process, settle):
+    assert settle.attributes["messaging.batch.message_count"] == 2, "what failed is not deleted"
+    for span in (receive, process):
         assert about.items() <= span.attributes.items()
+    for span in (receive, process, settle):
         assert span.attributes["messaging.operation.name"] == span.attributes["messaging.operation.type"]
         assert span.schema == SCHEMA
     assert (
@@ -129,7 +132,8 @@ def test_a_batch_of_a_queue(stage: Stage) -> None:
     assert (settle.trace, settle.parent) == (process.trace, process.id)
     assert process.parent == receive.parent == ""
     assert (root(note["trace"]), note["trace"]["Parent"], note["trace"]["Sampled"]) == (process.trace, process.id, "1")
-    assert receive.ended <= process.began <= process.ended <= settle.began
+    assert receive.ended <= process.began <= process.ended <= settle.began < settle.ended
+    assert not settle.failed
     assert process.failed
     assert not receive.failed
     assert process.resource.items() >= {"service.name": "bridge", "deployment": "tests"}.items()
@@ -251,12 +255,53 @@ def test_spans_go_out_in_batches(one_site: Site, collector: Receiver) -> None:
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "60000"}
     with one_site.running(env=env) as bridge:
         before = len(collector.requests)
-        queue.send(*(str(number) for number in range(20)))
+        queue.send(*(str(number) for number in range(8)))
         bridge.empties(queue)
         assert len(collector.requests) == before  # nobody waits for the collector
         bridge.stop()
     assert len(collector.requests) == before + 1, "what was left goes out at the drain"
-    assert len(of_mapping(collector, mapping, "process", 20)) == 20
+    assert len(of_mapping(collector, mapping, "process", 8)) == 8
+
+
+def test_deletes_that_fail_and_deletes_that_are_shared(
+    faulty_site: Site, faulty_server: FaultyServer, collector: Receiver
+) -> None:
+    failing, shared = faulty_server.queue(visibility=30), faulty_server.queue(visibility=60)
+    add(faulty_site, "worker", "handler")
+    first = faulty_site.mapping(failing, "worker")
+    second = faulty_site.mapping(shared, "worker", BatchSize=1, delete_linger=1)
+    failing.ask(failing.fake.refuse, "DeleteMessageBatch", "ServiceUnavailable")
+    env = {**FAST, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    with faulty_site.running(env=env):
+        failing.send("one")
+        bad, good = of_mapping(collector, first, "settle", 2)
+        (process,) = of_mapping(collector, first, "process", 1)
+        assert (bad.failed, bad.attributes["error.type"]) == (True, "ServiceUnavailable")
+        assert bad.attributes["bridge.failed_message_count"] == 1
+        assert not good.failed
+        assert {(span.trace, span.parent) for span in (bad, good)} == {(process.trace, process.id)}
+        settle = shared_request(shared, collector, second)
+        processes = {(span.trace, span.id) for span in of_mapping(collector, second, "process", 2)}
+        assert settle.parent == ""
+        assert len(settle.links) == settle.attributes["messaging.batch.message_count"] == 2
+        assert {(link.trace, link.span) for link in settle.links} <= processes
+
+
+def settled(collector: Receiver, mapping: str) -> list[tuple[Span, int]]:
+    """The settle spans of a mapping, and of how many messages each is."""
+    spans = [span for span in collector.spans("settle") if span.attributes["bridge.mapping"] == mapping]
+    return [(span, span.attributes["messaging.batch.message_count"]) for span in spans]
+
+
+def shared_request(queue: FaultyQueue, collector: Receiver, mapping: str) -> Span:
+    """Sends two messages until both are deleted by one request: on a slow machine that takes several attempts."""
+    for sent in range(2, 20, 2):
+        queue.send("one", "two")
+        collector.until(lambda _: sum(size for _, size in settled(collector, mapping)) >= sent)  # noqa: B023
+        for span, size in settled(collector, mapping):
+            if size == 2:
+                return span
+    raise AssertionError("no two deletes shared a request")
 
 
 def test_sampling_is_honoured_and_handed_on(one_site: Site, collector: Receiver) -> None:
