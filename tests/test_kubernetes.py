@@ -22,7 +22,11 @@ MANIFESTS = sorted(file for file in ROOT.rglob("*.yaml") if file.name != "kustom
 FOLDERS = sorted(file.parent for file in ROOT.rglob("kustomization.yaml"))
 CLUSTERS = ("1.33", "1.36")
 """From the first in which containers that start before others and end after them are stable."""
-OPERATORS = {"ServiceMonitor": "monitoring.coreos.com/v1", "ScaledObject": "keda.sh/v1alpha1"}
+OPERATORS = {
+    "ServiceMonitor": "monitoring.coreos.com/v1",
+    "PrometheusRule": "monitoring.coreos.com/v1",
+    "ScaledObject": "keda.sh/v1alpha1",
+}
 """What is not the cluster's own, so that no schema is known."""
 
 
@@ -169,6 +173,12 @@ def test_metrics_are_scraped_by_the_services_port() -> None:
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     (endpoint,), (port,) = monitor["endpoints"], service["spec"]["ports"]
     assert (endpoint["port"], endpoint["path"]) == (port["name"], "/metrics")
+
+
+def test_the_alerts_are_those_of_prometheus() -> None:
+    rules = yaml.safe_load((ROOT.parent / "prometheus" / "alerts.yaml").read_text())
+    assert one("PrometheusRule")["spec"] == rules
+    assert one("Service")["metadata"]["name"] == "bridge", "the job that the alerts ask for is called after it"
 
 
 def test_it_scales_by_figures_that_scale_gives() -> None:
