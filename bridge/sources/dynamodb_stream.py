@@ -7,10 +7,11 @@ from math import floor
 from typing import Any, NamedTuple
 
 import anyio
+import msgspec
 
 from bridge.aws import Api
 from bridge.errors import NotFound, Rejected, RemoteError
-from bridge.sources.answers import records_in
+from bridge.sources.answers import Begun, Listed, parsed, records_in
 from bridge.sources.dynamodb_records import WireRecord, record_of
 from bridge.sources.shards import CursorExpired, PositionTrimmed, ReadPage, Shard, Where
 
@@ -19,6 +20,20 @@ PAGE_PAUSE = 0.15
 """Seconds between two pages of shards: all mappings of an account share 10 a second (DDB-2)."""
 COARSEST_TIME = 60.0
 """To how many seconds creation times are rounded down: one on AWS (DDB-42), sixty in Amazon's local version."""
+
+
+class _Description(msgspec.Struct, rename="pascal"):
+    stream_status: str | None = None
+    shards: list[Listed] | None = None
+    last_evaluated_shard_id: str | None = None
+
+
+class _Described(msgspec.Struct, rename="pascal"):
+    stream_description: _Description = msgspec.field(default_factory=_Description)
+
+
+class _Page(msgspec.Struct, rename="pascal"):
+    next_shard_iterator: str | None = None
 
 
 class Cursor(NamedTuple):
@@ -63,12 +78,10 @@ class TableStream:
         found: dict[str, Shard] = {}
         params = {"StreamArn": self._arn}
         while True:
-            answer = await self._call("DescribeStream", params)
-            description = answer.get("StreamDescription", {})
-            self.status = description.get("StreamStatus", "")
-            page = {shard["ShardId"]: _shard(shard) for shard in description.get("Shards", ())}
-            found |= page
-            following = description.get("LastEvaluatedShardId")
+            description = parsed(await self._call("DescribeStream", params), _Described).stream_description
+            self.status = description.stream_status or ""
+            found |= {listed.shard_id: listed.shard for listed in description.shards or ()}
+            following = description.last_evaluated_shard_id
             if not following or following == params.get("ExclusiveStartShardId"):
                 return list(found.values())
             params = {"StreamArn": self._arn, "ExclusiveStartShardId": following}
@@ -99,8 +112,7 @@ class TableStream:
 
     async def _iterator(self, shard: Shard, kind: str, **place: Any) -> str:
         where = {"StreamArn": self._arn, "ShardId": shard.id, "ShardIteratorType": kind}
-        iterator: str = (await self._call("GetShardIterator", {**where, **place}))["ShardIterator"]
-        return iterator
+        return parsed(await self._call("GetShardIterator", {**where, **place}), Begun).shard_iterator
 
     def pages(self, shard: Shard, where: Where) -> None:  # noqa: ARG002 - nothing is pushed
         return None
@@ -131,7 +143,7 @@ class TableStream:
                 records = tuple(record for record in records if record.arrived_at >= begin)
             if records:
                 since, skips = None, False
-        following = answer.get("NextShardIterator")
+        following = parsed(answer, _Page).next_shard_iterator
         return ReadPage(
             records=records,
             cursor=Cursor(following, since, skips) if following else None,  # DDB-6
@@ -151,14 +163,3 @@ class TableStream:
                 case "TrimmedDataAccessException":
                     raise PositionTrimmed(str(error)) from error
             raise
-
-
-def _shard(listed: Dict[str, Any]) -> Shard:
-    numbers = listed.get("SequenceNumberRange", {})
-    parent = listed.get("ParentShardId")
-    return Shard(
-        id=listed["ShardId"],
-        parents=(parent,) if parent else (),  # DDB-3
-        first=numbers.get("StartingSequenceNumber", ""),
-        last=numbers.get("EndingSequenceNumber"),
-    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bridge.errors import Rejected
-from bridge.sources.answers import parsed, records_in
+from bridge.sources.answers import Begun, Listed, parsed, records_in
 from bridge.sources.kinesis_push import Push
 from bridge.sources.kinesis_records import ChildShard, Origin, WireRecord, children_of, past_the_end, records_of
 from bridge.sources.shards import CursorExpired, PositionTrimmed, ReadPage, Shard, Where
@@ -29,6 +29,20 @@ DISCOVERY = 60.0
 """KIN-92."""
 LISTINGS = 3
 """Attempts at one listing: its token may expire (KIN-12)."""
+
+
+class _Summary(msgspec.Struct, rename="pascal"):
+    stream_status: str | None = None
+    retention_period_hours: float | None = None
+
+
+class _Described(msgspec.Struct, rename="pascal"):
+    stream_description_summary: _Summary = msgspec.field(default_factory=_Summary)
+
+
+class _Listing(msgspec.Struct, rename="pascal"):
+    shards: list[Listed] | None = None
+    next_token: str | None = None
 
 
 class _Page(msgspec.Struct, rename="pascal"):
@@ -61,9 +75,9 @@ class KinesisStream:
         except Rejected:  # endpoints of development that know streams by their names alone
             self._address = {"StreamName": _name(self._origin)}
             answer = await self._call("DescribeStreamSummary", self._address)
-        summary = answer.get("StreamDescriptionSummary", {})
-        self.status = summary.get("StreamStatus") or ""
-        self.retention = float(summary.get("RetentionPeriodHours") or inf) * 3600
+        summary = parsed(answer, _Described).stream_description_summary
+        self.status = summary.stream_status or ""
+        self.retention = max(summary.retention_period_hours or inf, 1.0) * 3600
 
     async def shards(self, start: Where | None = None) -> list[Shard]:
         for _ in range(LISTINGS - 1):
@@ -80,11 +94,11 @@ class KinesisStream:
             query["ShardFilter"] = _filter(start)  # KIN-26
         shards: list[Shard] = []
         while True:
-            answer = await self._call("ListShards", query)
-            shards += map(_shard, answer.get("Shards") or ())
-            if not (token := answer.get("NextToken")):
+            listing = parsed(await self._call("ListShards", query), _Listing)
+            shards += [listed.shard for listed in listing.shards or ()]
+            if not listing.next_token:
                 return shards
-            query = {"NextToken": token}
+            query = {"NextToken": listing.next_token}
 
     def now(self) -> float | None:
         return self._api.now()
@@ -101,7 +115,7 @@ class KinesisStream:
             if where.kind == "AFTER_SEQUENCE_NUMBER" and error.code == "InvalidArgumentException":
                 raise PositionTrimmed(str(error)) from error  # of a stream that was made anew under its old name
             raise
-        return str(answer["ShardIterator"])
+        return parsed(answer, Begun).shard_iterator
 
     async def read(self, shard: Shard, cursor: str, limit: int) -> ReadPage:
         query: dict[str, Any] = {"ShardIterator": cursor, "Limit": limit}
@@ -141,14 +155,3 @@ def _filter(start: Where) -> dict[str, Any]:
     if start.kind == "AT_TIMESTAMP":
         return {"Type": "AT_TIMESTAMP", "Timestamp": start.at}
     return {"Type": "AT_LATEST" if start.kind == "LATEST" else "AT_TRIM_HORIZON"}
-
-
-def _shard(listed: dict[str, Any]) -> Shard:
-    parents = (listed.get("ParentShardId"), listed.get("AdjacentParentShardId"))
-    numbers = listed.get("SequenceNumberRange") or {}
-    return Shard(
-        listed["ShardId"],
-        tuple(parent for parent in parents if parent),
-        numbers.get("StartingSequenceNumber") or "",
-        numbers.get("EndingSequenceNumber") or None,
-    )
