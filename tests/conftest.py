@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import structlog
 
 pytest_plugins = ["tests.servers"]
 
@@ -13,6 +16,19 @@ pytest_plugins = ["tests.servers"]
 def anyio_backend() -> str | tuple[str, dict[str, object]]:
     """The ordinary loop; modules that own the clock return ``tests.clock.SKIPPING`` instead."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loggers_follow() -> Iterator[None]:
+    """A logger that one test has used does what the next one configures."""
+    configure = structlog.configure
+
+    def uncached(**options: Any) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", uncached)
+        yield
 
 
 def missing(what: str) -> None:

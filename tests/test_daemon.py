@@ -3,7 +3,6 @@ outside."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -17,7 +16,6 @@ from typing import Any, Self
 import aiohttp
 import anyio
 import pytest
-import structlog
 import yaml
 
 from bridge.api import Call, mappings
@@ -32,6 +30,7 @@ from bridge.position import Position
 from bridge.settings import Settings, load
 from bridge.stores import open_store
 from bridge.telemetry import logs
+from tests.quiet import logging_restored
 from tests.sources.faulty_sqs import FaultySqs
 from tests.wire import Wire
 
@@ -286,7 +285,6 @@ async def test_a_delete_that_was_cut_short_is_finished_at_the_next_start(place: 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    logs.configure("warning", "json")
-    yield
-    logs.configure("debug", "json", io.StringIO())  # other tests want to see what they log
-    structlog.reset_defaults()
+    with logging_restored():
+        logs.configure("warning", "json")
+        yield
