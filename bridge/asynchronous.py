@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge.flow import Buffer
     from bridge.function import EventInvoke, Function
     from bridge.invoker import Invoker
+    from bridge.ledger import Ledger
     from bridge.telemetry.metrics import FunctionMeter, Metrics
     from bridge.telemetry.traces import Traces
 
@@ -43,13 +44,16 @@ class AsyncInvocations:
         invoker: Callable[[str], Invoker | None],
         *,
         traces: Traces | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._invoker = invoker
         self._events = EventQueue(store, self._meter)
         self.delivery = Delivery(aws, self._function, self._accept, self._meter)
         """To all destinations of this daemon."""
         asynchronous = Asynchronous(self._events, self.delivery)
-        self._supervisor = Supervisor(aws, metrics, buffer, store, asynchronous=asynchronous, traces=traces)
+        self._supervisor = Supervisor(
+            aws, metrics, buffer, store, asynchronous=asynchronous, traces=traces, ledger=ledger
+        )
         self._seen: dict[str, None] = {}
         """Functions that have had events."""
         self._turn = anyio.Lock()

@@ -172,7 +172,7 @@ class Runner:
         fields = self._windows.fields(batch)
         unfit = admit(batch, policy, _now(), frame_of(fields))
         if unfit:
-            flow.circled(policy.circling)
+            flow.circled(self._partition.id, policy.circling)
             self._blocked = None
             return None, unfit, NO_SPAN
         request_id = batch.records[0].request_id if batch.records else None
@@ -301,6 +301,7 @@ class Runner:
             return
         if started:
             log.warning("invocation_cancelled", mapping=self._flow.mapping.name, records=len(started))
+            self._flow.cancelled(self._partition.id, started)
         self._let_go((*started, *unstarted))
         span = self._flow.spans.settle(self._partition.id, (*started, *unstarted), NO_SPAN)
         with anyio.move_on_after(LAST_WORD, shield=True) as scope, span:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection, Mapping as Dict
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from bridge.attempt import Attempt, FailedBatch
 
 
 def iso(epoch: float, timespec: str = "milliseconds") -> str:
@@ -164,6 +167,14 @@ class Control(Protocol):
     def forget(self, name: str) -> Awaitable[Forgotten]:
         """Drops the positions of a mapping that is gone. UsageError: there are none under this name or UUID, or those
         of several, or the mapping exists."""
+        ...
+
+    def attempts(self, records: Collection[str]) -> Awaitable[Dict[str, tuple[Attempt, ...]]]:
+        """What is known about the failed attempts at records with these ids."""
+        ...
+
+    def last_failed(self, name: str, most: int) -> Awaitable[tuple[FailedBatch, ...]]:
+        """The last invocations of a mapping that failed, the newest first."""
         ...
 
     def backlog(self, name: str) -> Awaitable[int | None]:

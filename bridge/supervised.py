@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bridge.aws import Aws
     from bridge.checkpoints import Checkpoints
     from bridge.destinations.delivery import Delivery
+    from bridge.ledger import Ledger
     from bridge.sources.event_queue import EventQueue
     from bridge.telemetry.metrics import MappingMeter
     from bridge.telemetry.traces import Traces
@@ -63,6 +64,7 @@ class Supervised:
         asynchronous: Asynchronous | None = None,
         checkpoints: Checkpoints | None = None,
         traces: Traces | None = None,
+        ledger: Ledger | None = None,
         state: str = "Creating",
     ) -> None:
         self.mapping = mapping
@@ -74,6 +76,7 @@ class Supervised:
         self._asynchronous = asynchronous
         self._checkpoints = checkpoints
         self._traces = traces
+        self._ledger = ledger
         self._delivery = asynchronous.delivery if asynchronous else delivery
         self._breaker = Breaker()
         self._tally = Tally()
@@ -182,6 +185,7 @@ class Supervised:
                     tally=self._tally,
                     delivery=self._delivery,
                     spans=spans,
+                    ledger=self._ledger,
                 )
                 await self._run_partitions(source, self._flow)
 
