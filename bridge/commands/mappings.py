@@ -13,6 +13,7 @@ from bridge.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from bridge.admin.client import Client
+    from bridge.attempt import FailedBatch
     from bridge.snapshot import MappingView, Snapshot
 
 HELP = """List, show, pause and resume the mappings of a running daemon; forget those that are gone.
@@ -32,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to do, with which mapping, and whom to ask."""
     parser.add_argument("action", nargs="?", default="list", metavar="ACTION", help=", ".join(ACTIONS))
     parser.add_argument("mapping", nargs="?", metavar="NAME|UUID", help="the mapping")
-    parser.add_argument("--why", action="store_true", help="with show: the gates, the last failures and filtered ids")
+    parser.add_argument(
+        "--why",
+        action="store_true",
+        help="with show: the gates, the last failures, the attempts at failing records, the filtered ids",
+    )
     parser.add_argument("--json", action="store_true", help="print an array for programs")
     parser.add_argument("--all", action="store_true", help="with pause and resume: every mapping")
     parser.add_argument("--no-wait", action="store_true", help="with pause: do not wait until nothing runs")
@@ -57,13 +62,22 @@ def run(args: argparse.Namespace) -> int:
     chosen = _chosen(snapshot, args.mapping)
     if args.action in ("pause", "resume"):
         return _change(args, client, chosen)
+    failed = {view.name: _failed(client, view.name) for view in chosen} if args.why else {}
     if args.json:
-        print(mappings_shown.as_json(chosen, why=args.why))
+        print(mappings_shown.as_json(chosen, why=args.why, failed=failed))
     elif args.action == "show":
-        print(mappings_shown.pages(snapshot, chosen, why=args.why))
+        print(mappings_shown.pages(snapshot, chosen, why=args.why, failed=failed))
     else:
         print(mappings_shown.table(snapshot, chosen))
     return 0
+
+
+def _failed(client: Client, name: str) -> Sequence[FailedBatch] | str:
+    """What the failure ledger knows; where we are not told, why."""
+    try:
+        return client.failed(name)
+    except BridgeError as error:
+        return str(error)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -5,19 +5,30 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping as Dict, Sequence
 from typing import Any
 
 from bridge.admin.views import blocked, gate, row
+from bridge.attempt import FailedBatch
 from bridge.snapshot import Forgotten, Gate, MappingView, Snapshot, iso
 
 HEAD = ("NAME", "FUNCTION", "STATE", "GATE", "IN FLIGHT", "LAG", "LAST ERROR")
 TO_THE_RIGHT = ("IN FLIGHT", "LAG")
+PLATFORM = ("START RequestId:", "END RequestId:", "REPORT RequestId:")
+"""Lines of a log that are Lambda's, not the handler's."""
+NOTHING: Dict[str, Any] = {}
 
 
-def as_json(views: Sequence[MappingView], *, why: bool = False) -> str:
+Failed = Dict[str, Sequence[FailedBatch] | str]
+"""What the failure ledger knows, by mapping; text: why it is not shown."""
+LOG_LINES = 10
+"""Of each failed attempt."""
+NAMED_RECORDS = 3
+
+
+def as_json(views: Sequence[MappingView], *, why: bool = False, failed: Failed = NOTHING) -> str:
     """The array of interfaces.md section 1; ``why`` adds what `--why` shows to people."""
-    return json.dumps([row(view) | (_why(view) if why else {}) for view in views], indent=2)
+    return json.dumps([row(view) | (_why(view, failed.get(view.name, ())) if why else {}) for view in views], indent=2)
 
 
 def table(snapshot: Snapshot, views: Sequence[MappingView]) -> str:
@@ -37,9 +48,12 @@ def table(snapshot: Snapshot, views: Sequence[MappingView]) -> str:
     return "\n".join(lines)
 
 
-def pages(snapshot: Snapshot, views: Sequence[MappingView], *, why: bool) -> str:
+def pages(snapshot: Snapshot, views: Sequence[MappingView], *, why: bool, failed: Failed = NOTHING) -> str:
     """All about each mapping."""
-    return "\n\n".join("\n".join(_page(snapshot, view, why)) for view in views)
+    return "\n\n".join(
+        "\n".join((*_page(snapshot, view), *(_reasons(snapshot, view, failed.get(view.name, ())) if why else ())))
+        for view in views
+    )
 
 
 def forgotten(it: Forgotten) -> str:
@@ -64,7 +78,7 @@ def _cells(snapshot: Snapshot, view: MappingView) -> tuple[str, ...]:
     )
 
 
-def _page(snapshot: Snapshot, view: MappingView, why: bool) -> Iterator[str]:
+def _page(snapshot: Snapshot, view: MappingView) -> Iterator[str]:
     yield f"{view.name} ({view.uuid})"
     for label, text in (
         ("function", view.function),
@@ -77,21 +91,43 @@ def _page(snapshot: Snapshot, view: MappingView, why: bool) -> Iterator[str]:
         ("last error", _plain(view.last_error or "none")),
     ):
         yield f"  {label:<11}{text}"
-    if why:
-        yield "  partitions" if view.runners else "  partitions none runs"
-        for runner in view.runners:
-            yield f"    {runner.partition}, {runner.in_flight} records: {_held(snapshot, runner.gate)}"
-            if runner.blocked:
-                since = _duration(snapshot.at - runner.blocked.since)
-                yield f"      blocked for {since} by {_plain(runner.blocked.line())}"
-        yield "  failures" if view.failures else "  failures   none"
-        for failure in view.failures:
-            request = f" (request {failure.request_id})" if failure.request_id else ""
-            yield f"    {iso(failure.at)} {_plain(failure.what)}: {_plain(failure.message)}{request}"
-        yield f"  filtered   {', '.join(map(_plain, view.filtered_ids)) or 'none'}"
 
 
-def _why(view: MappingView) -> dict[str, Any]:
+def _reasons(snapshot: Snapshot, view: MappingView, failed: Sequence[FailedBatch] | str) -> Iterator[str]:
+    yield "  partitions" if view.runners else "  partitions none runs"
+    for runner in view.runners:
+        yield f"    {runner.partition}, {runner.in_flight} records: {_held(snapshot, runner.gate)}"
+        if runner.blocked:
+            since = _duration(snapshot.at - runner.blocked.since)
+            yield f"      blocked for {since} by {_plain(runner.blocked.line())}"
+    yield "  failures" if view.failures else "  failures   none"
+    for failure in view.failures:
+        request = f" (request {failure.request_id})" if failure.request_id else ""
+        yield f"    {iso(failure.at)} {_plain(failure.what)}: {_plain(failure.message)}{request}"
+    if isinstance(failed, str):
+        yield f"  attempts   not shown: {_plain(failed)}"
+    else:
+        yield "  attempts" if failed else "  attempts   none"
+        for batch in failed:
+            yield from _attempt(batch)
+    yield f"  filtered   {', '.join(map(_plain, view.filtered_ids)) or 'none'}"
+
+
+def _attempt(batch: FailedBatch) -> Iterator[str]:
+    """One failed invocation of the ledger: why, for which records, and what the handler said last."""
+    why = f"{batch.outcome} {batch.error_type}".rstrip() + (f": {batch.message}" if batch.message else "")
+    records = [f"{record} attempt {number}" for record, number in batch.records[:NAMED_RECORDS]]
+    if len(batch.records) > NAMED_RECORDS:
+        records.append(f"{len(batch.records) - NAMED_RECORDS} more")
+    request = f", request {batch.request_id}" if batch.request_id else ""
+    yield f"    {iso(batch.at)} {_plain(why)} ({batch.duration:.3g} s{request})"
+    yield f"      {_plain(', '.join(records))}"
+    said = [line for line in batch.log_tail.splitlines() if line and not line.startswith(PLATFORM)]
+    for line in said[-LOG_LINES:]:
+        yield f"      | {_plain(line)}"
+
+
+def _why(view: MappingView, failed: Sequence[FailedBatch] | str) -> dict[str, Any]:
     return {
         "runners": [
             {
@@ -106,7 +142,22 @@ def _why(view: MappingView) -> dict[str, Any]:
             {"at": iso(failure.at), "what": failure.what, "message": failure.message, "request_id": failure.request_id}
             for failure in view.failures
         ],
+        "attempts": None if isinstance(failed, str) else [_ledger_row(batch) for batch in failed],
         "filtered_ids": list(view.filtered_ids),
+    }
+
+
+def _ledger_row(batch: FailedBatch) -> dict[str, Any]:
+    return {
+        "at": iso(batch.at),
+        "partition": batch.partition,
+        "request_id": batch.request_id,
+        "outcome": batch.outcome,
+        "error_type": batch.error_type,
+        "message": batch.message,
+        "duration": batch.duration,
+        "log_tail": batch.log_tail,
+        "records": [{"id": record, "attempt": number} for record, number in batch.records],
     }
 
 

@@ -62,7 +62,7 @@ FAILED = FailedBatch(
     error_type="ValueError",
     message="no such order",
     duration=0.25,
-    log_tail="START\nlooking for order 7\nEND\n",
+    log_tail="START RequestId: 5f0c\nlooking for order 7\nEND RequestId: 5f0c\n",
     records=(("m-7", 2), ("m-8", 1)),
 )
 WORKER = FunctionView(
