@@ -445,6 +445,7 @@ class Daemon:
             buffered_bytes=self._buffer.held,
             max_buffered_bytes=self._buffer.limit,
             mappings=tuple(supervised.view() for supervised in mappings),
+            asynchronous=self.queue.views() if self.queue else (),
             functions=tuple(self._view_of(hosted.invoker) for hosted in self._functions.values()),
         )
 
@@ -477,7 +478,8 @@ class Daemon:
 
     async def last_failed(self, name: str, most: int) -> tuple[FailedBatch, ...]:
         """Control."""
-        return await self._ledger.last_failed(self.supervisor.find(name).mapping.uuid, most)
+        uuid = self.queue.uuid(name) if self.queue else None
+        return await self._ledger.last_failed(uuid or self.supervisor.find(name).mapping.uuid, most)
 
     async def backlog(self, name: str) -> int | None:
         """Control."""
@@ -505,4 +507,5 @@ def view_of(invoker: Invoker) -> FunctionView:
         waiting={lane.mapping: lane.waiting for lane in invoker.lanes},
         invocations=invoker.invocations,
         errors=invoker.errors,
+        waits=environments.waits,
     )

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from bridge.filtering import compile_filter
+from bridge.gates import GateName
 from bridge.invocation import Failed, Outcome, Succeeded
 from bridge.mapping import Mapping
 from bridge.pipeline.breaker import Breaker
@@ -66,6 +67,10 @@ class Buffer:
         if not self.full:
             event, self._freed = self._freed, anyio.Event()
             event.set()
+
+    def line(self) -> str:
+        """How full it is, for people."""
+        return f"{self.held} of {self.limit} bytes are received and open"
 
     async def freed(self) -> None:
         """Waits until there may be room again."""
@@ -325,14 +330,25 @@ class Flow(msgspec.Struct, eq=False):
                 last=records[-1].id,
             )
 
-    def slot_gate(self) -> tuple[str, str]:
-        """What a batch waits for that has no slot yet: a gate's name and detail."""
-        invoker, lane = self.invoker, self.lane
-        if invoker.limit == 0:
-            return "throttled", f"the reserved concurrency of {invoker.function.name} is 0"
+    def slot_gate(self) -> GateName:
+        """What a batch waits for that has no slot yet."""
+        lane = self.lane
+        if self.invoker.limit == 0:
+            return "throttled"
         if lane.limit is not None and lane.busy >= lane.limit:
-            return "concurrency", f"{lane.busy} of {lane.limit} invocations of this mapping run"
-        return "slot", f"{invoker.busy} of {invoker.limit} environments of {invoker.function.name} are busy"
+            return "concurrency" if self.mapping.maximum_pollers is None else "pollers"
+        return "slot"
+
+    def slot_line(self) -> str:
+        """The detail of that gate."""
+        invoker, lane = self.invoker, self.lane
+        match self.slot_gate():
+            case "throttled":
+                return f"the reserved concurrency of {invoker.function.name} is 0"
+            case "slot":
+                return f"{invoker.busy} of {invoker.limit} environments of {invoker.function.name} are busy"
+            case _:
+                return f"{lane.busy} of {lane.limit} invocations of this mapping run"
 
     def _count_failed(self, batch: Batch, outcome: Outcome, verdict: Verdict) -> None:
         """ESM-97: a non-empty failure list counts all events of its invocation."""

@@ -16,6 +16,7 @@ import structlog
 
 from bridge.errors import Draining, HoldLost, PartitionEnded
 from bridge.flow import Flow
+from bridge.gates import GateName
 from bridge.invocation import Invocation, Outcome
 from bridge.pipeline.batcher import Batcher
 from bridge.pipeline.decide import admit, decide
@@ -23,7 +24,7 @@ from bridge.pipeline.verdict import BatchReport, Now, Report, Verdict
 from bridge.pipeline.windows import Windows, frame_of
 from bridge.record import Batch, Page, Record
 from bridge.snapshot import Blocked, RunnerView
-from bridge.station import Station
+from bridge.station import Detail, Station, countdown
 from bridge.telemetry.spans import NO_SPAN, Span
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Runner:
 
     async def run(self) -> None:
         """Until it is drained, not wanted any more, cancelled, or its partition ends."""
+        self._station.bind()
         try:
             await self._work()
         except HoldLost:
@@ -105,6 +107,7 @@ class Runner:
         except PartitionEnded:
             for batch in windows.ended(batcher.flush(), time.time()):
                 await self._process(batch)
+            self._station.at("finishing", "all of it is read and settled")
             await self._partition.finish()
 
     async def _collect(self) -> list[Batch]:
@@ -120,7 +123,7 @@ class Runner:
             while not (due := batcher.take(anyio.current_time())) and batcher.count:
                 left = batcher.left(anyio.current_time()) or 0.0
                 if left < 1 and whole_seconds:
-                    with self._station.waiting("window", batcher.progress(anyio.current_time())):
+                    with self._station.waiting(*self._collecting(), since=self._since()):
                         await anyio.sleep(left)
                 else:
                     await self._receive(min(LONG_POLL, floor(left) if whole_seconds else left))  # SQS-4
@@ -129,10 +132,9 @@ class Runner:
     async def _receive(self, wait: float) -> None:
         flow, batcher = self._flow, self._batcher
         page = Page()
-        gate = ("window", batcher.progress(anyio.current_time())) if batcher.count else ("polling", "waits for records")
         grace = 0.0 if flow.source.ordered else PARKED_GRACE
         with (
-            self._station.waiting(*gate, grace=grace, due=wait + LONG_POLL),
+            self._station.waiting(*self._collecting(), grace=grace, due=wait + LONG_POLL, since=self._since()),
             flow.spans.receive(self._partition.id) as received,
         ):
             page = await self._partition.fetch(batcher.room, wait)
@@ -146,6 +148,20 @@ class Runner:
         if removed:
             self._windows.passed(removed)
             await self._settle(Verdict(done=tuple(removed)), removed)  # SQS-65, KIN-39
+
+    def _collecting(self) -> tuple[GateName, Detail]:
+        """The gate while it fetches, and a detail that is true whenever somebody looks."""
+        batcher, windows = self._batcher, self._windows
+        if batcher.count:
+            return "window", lambda: batcher.progress(anyio.current_time())
+        if windows.gathered:
+            return "tumbling", lambda: windows.progress(time.time())
+        return "polling", "waits for records"
+
+    def _since(self) -> float | None:
+        """Epoch seconds: when what is collected began to be; none while there is nothing."""
+        waited = self._batcher.waited(anyio.current_time())
+        return None if waited is None else time.time() - waited
 
     async def _process(self, batch: Batch) -> None:
         """One batch to its end, its own retries in order."""
@@ -204,18 +220,22 @@ class Runner:
             span.header(flow.source.trace(batch)),
             first.qualifier or flow.mapping.qualifier,
         )
-        self._station.at("invoking", f"{len(batch.records)} records, request {invocation.request_id}")
+        began, limit = anyio.current_time(), flow.invoker.function.timeout
+        about = f"{len(batch.records)} records, request {invocation.request_id}"
+        self._station.at("invoking", lambda: f"{about}, {anyio.current_time() - began:.1f} of {limit:g} s")
         return await flow.invoker.invoke(invocation)
 
     async def _pause(self, verdict: Verdict) -> None:
         """Before the next try. A drain ends it, and nothing of the batch is settled."""
         self._started = ()
         again, blocked = verdict.retry[0], self._blocked
-        gate, detail = "throttled" if again.deferrals else "retrying", f"{again.deferrals} tries without a start"
+        gate: GateName = "throttled" if again.deferrals else "retrying"
+        next_one = countdown(f"{again.deferrals} tries without a start; the next", anyio.current_time() + verdict.delay)
+        detail: Detail = next_one
         if blocked:
             self._blocked = blocked = msgspec.structs.replace(blocked, next_at=time.time() + verdict.delay)
             detail = blocked.line()
-        with self._station.waiting(gate, detail):
+        with self._station.waiting(gate, detail, since=blocked.since if blocked else None):
             await anyio.sleep(verdict.delay)
         if blocked:
             self._blocked = msgspec.structs.replace(blocked, next_at=None)
@@ -246,15 +266,16 @@ class Runner:
         """The gates before a receive. They keep messages in the queue, where no receive is counted against them."""
         flow, waiting = self._flow, self._station.waiting
         while True:
-            if pause := flow.breaker.pause(anyio.current_time()):
-                detail = f"{flow.breaker.failures} invocations failed in a row; probes again in {pause:.1f} s"
-                with waiting("failing", detail):
+            now = anyio.current_time()
+            if pause := flow.breaker.pause(now):
+                failed = f"{flow.breaker.failures} invocations failed in a row; probes again"
+                with waiting("failing", countdown(failed, now + pause)):
                     await anyio.sleep(pause)
             elif flow.buffer.full:
-                with waiting("buffer", f"{flow.buffer.held} of {flow.buffer.limit} bytes are received and open"):
+                with waiting("buffer", flow.buffer.line):
                     await flow.buffer.freed()
             elif not flow.lane.open:
-                with waiting(*flow.slot_gate()):
+                with waiting(flow.slot_gate, flow.slot_line):
                     await flow.lane.changed()
             else:
                 return
@@ -262,7 +283,7 @@ class Runner:
     @asynccontextmanager
     async def _slot(self, batch: Batch) -> AsyncIterator[Batch]:
         """Waits for the batch's turn; gives what of it is still ours."""
-        with self._station.waiting(*self._flow.slot_gate()):
+        with self._station.waiting(self._flow.slot_gate, self._flow.slot_line):
             await self._flow.lane.acquire()
         try:
             if self._station.draining:
@@ -303,6 +324,7 @@ class Runner:
             log.warning("invocation_cancelled", mapping=self._flow.mapping.name, records=len(started))
             self._flow.cancelled(self._partition.id, started)
         self._let_go((*started, *unstarted))
+        self._station.at("returning", f"{len(started) + len(unstarted)} records")
         span = self._flow.spans.settle(self._partition.id, (*started, *unstarted), NO_SPAN)
         with anyio.move_on_after(LAST_WORD, shield=True) as scope, span:
             await self._partition.settle(failed=started, unstarted=unstarted)

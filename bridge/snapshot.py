@@ -25,7 +25,7 @@ class Gate(msgspec.Struct, frozen=True):
     """What holds something right now. ``since`` in epoch seconds; ``detail`` is one line for people."""
 
     name: str
-    """window, slot, buffer, failing, throttled, group, paused, opening, state, endpoint, draining, polling …"""
+    """One of ``GATES``."""
     since: float
     detail: str = ""
 
@@ -78,6 +78,13 @@ class RunnerView(msgspec.Struct, frozen=True):
     blocked: Blocked | None = None
 
 
+class WaitView(msgspec.Struct, frozen=True):
+    """Something that waits and is no runner: a shard, its reader, a message group."""
+
+    what: str
+    gate: Gate
+
+
 class MappingView(msgspec.Struct, frozen=True, kw_only=True):
     """One mapping. ``ready``: it polls, or has no need to (paused, Disabled)."""
 
@@ -95,6 +102,8 @@ class MappingView(msgspec.Struct, frozen=True, kw_only=True):
     """Age of the oldest record that it holds or saw last; none before the first poll."""
     last_error: str | None = None
     runners: tuple[RunnerView, ...] = ()
+    waits: tuple[WaitView, ...] = ()
+    """What waits at its source while its runners go on."""
     failures: tuple[Failure, ...] = ()
     filtered_ids: tuple[str, ...] = ()
     """The last few records that the filter removed."""
@@ -126,6 +135,8 @@ class FunctionView(msgspec.Struct, frozen=True, kw_only=True):
     errors: int = 0
     events: int = 0
     """Asynchronous events that are accepted and not finished."""
+    waits: tuple[WaitView, ...] = ()
+    """What is being made ready."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +153,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     max_buffered_bytes: int
     mappings: tuple[MappingView, ...] = ()
     functions: tuple[FunctionView, ...] = ()
+    asynchronous: tuple[MappingView, ...] = ()
+    """What feeds functions from their asynchronous events, of those that have had some: FUNCTION:async."""
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from hashlib import blake2b
 from math import inf
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from bridge.faults import PASSING, Backoff
 from bridge.pipeline.progress import Progress
 from bridge.position import Position, Positions
 from bridge.record import Batch, Page, Record
+from bridge.snapshot import Gate
+from bridge.sources.shard_waits import ahead_line
 from bridge.sources.shards import (
     TRIM_HORIZON,
     CursorExpired,
@@ -33,6 +36,7 @@ from bridge.sources.shards import (
     Where,
     end_of,
 )
+from bridge.station import Station, countdown, held
 
 FIRST_ANSWER = 5.0
 """Seconds that a fetch which shall not wait gives the reader to ask at all."""
@@ -226,6 +230,7 @@ class OpenShard:
         self._committed_at = -inf
         self._pushes = True
         self._backoff = Backoff(0.2, 30.0)
+        self._station = Station("polling", "reads")
         self._failing_since = inf
         self._resumed_behind = where.kind == "AFTER_SEQUENCE_NUMBER" and self._age(where) > terms.api.retention
 
@@ -236,6 +241,7 @@ class OpenShard:
 
     async def read(self) -> None:
         """To the shard's end, or until something fails for good, which the lanes then raise."""
+        self._station.bind()
         try:
             while not self.ended:
                 try:
@@ -288,8 +294,13 @@ class OpenShard:
 
     async def _large_page(self) -> ReadPage:
         """How much may be asked for is known when it is its turn."""
-        async with self.terms.ahead.large:
+        large = self.terms.ahead.large
+        with held("turn", f"{LARGE_READS} shards at a time read large pages"):
+            await large.acquire()
+        try:
             return await self._page()
+        finally:
+            large.release()
 
     async def _page(self) -> ReadPage:
         api = self.terms.api
@@ -331,7 +342,8 @@ class OpenShard:
         """KIN-22, KIN-52: not before there is room for it; KIN-21: nor too soon."""
         while self._is_full():
             self._room = anyio.Event()
-            await self._room.wait()
+            with held("ahead", partial(ahead_line, self.lanes, self._progress, self.terms.ahead)):
+                await self._room.wait()
         wait = self._not_before - anyio.current_time()
         if wait > 0:
             await anyio.sleep(wait)
@@ -417,13 +429,20 @@ class OpenShard:
         self._failing_since = min(self._failing_since, now)
         if now - self._failing_since >= NEWS_AFTER * (10 if throttled else 1):
             self.terms.trouble(self.shard.id, str(fault))
-        await anyio.sleep(self._backoff.next() + (THROTTLE_PAUSE if throttled else 0.0))
+        pause = self._backoff.next() + (THROTTLE_PAUSE if throttled else 0.0)
+        with held("endpoint", countdown(f"{fault}; reads again", now + pause)):
+            await anyio.sleep(pause)
 
     def _well(self) -> None:
         if self._failing_since is not inf:
             self._failing_since = inf
             self._backoff.reset()
             self.terms.trouble(self.shard.id, None)
+
+    @property
+    def gate(self) -> Gate | None:
+        """What holds its reader; none: it reads."""
+        return None if self._station.name == "polling" or self.ended else self._station.gate
 
     # What the lanes do.
 

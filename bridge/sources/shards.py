@@ -284,6 +284,17 @@ class Lineage:
             and waited_for.isdisjoint(shard.parents)
         ]
 
+    def held_back(self) -> dict[str, list[str]]:
+        """Shards that wait: for which parents, those that are not finished."""
+        if not self._listed:
+            return {}
+        done = self._finished()
+        return {
+            shard.id: [parent for parent in shard.parents if parent not in done]
+            for shard in self._listed.values()
+            if shard.id not in done and shard.id not in self._reading
+        }
+
     def _gone(self, parent: str, child: Shard) -> bool:
         """It was trimmed. That a child was announced says nothing about a second parent: that may be younger than the
         last listing (KIN-91)."""

@@ -16,7 +16,7 @@ from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.streams import stream_policy
 from bridge.pipeline.verdict import Policy
 from bridge.record import Batch, Record, Span
-from bridge.snapshot import iso
+from bridge.snapshot import WaitView, iso
 from bridge.sources import Limits, Surroundings
 from bridge.sources.payload import records_event
 from bridge.sources.shards import Lineage, ReadPage, Shard, StreamApi, Where
@@ -56,6 +56,8 @@ class StreamSource:
         self._open: dict[str, OpenShard] = {}
         self._first: dict[str, Where] = {}
         self._ready: deque[ShardLane] = deque()
+        self._waiting: dict[str, float] = {}
+        """Shards that may not be read yet, and ended ones whose children are to come: since when, epoch seconds."""
         self._troubled: dict[str, str] = {}
         self._failure: BridgeError | None = None
         self._tasks: TaskGroup | None = None
@@ -239,6 +241,8 @@ class StreamSource:
             self._log.info("shard_opened", shard=shard.id, start=str(where))
         self._more.set()
         await self._forget_spent()
+        waiting = (*self._lineage.held_back(), *self._lineage.orphans())
+        self._waiting = {shard: self._waiting.get(shard, time.time()) for shard in waiting}
 
     async def _forget_spent(self) -> None:
         if spent := self._lineage.spent():
@@ -330,6 +334,11 @@ class StreamSource:
 
     def event(self, batch: Batch, extra: Dict[str, bytes]) -> bytes:
         return records_event(batch, extra)
+
+    def waits(self) -> tuple[WaitView, ...]:
+        from bridge.sources.shard_waits import waits
+
+        return tuple(waits(self._lineage, self._waiting, self._open))
 
     async def backlog(self) -> int | None:
         """Streams do not say how many records wait."""
