@@ -74,7 +74,9 @@ class Runner:
             opens=source.window_opens,
             tumbling=self._windows.of if tumbling else None,
         )
-        self._station = Station()
+        self._station = Station("starting", "has just been started")
+        self._deferred_at = 0.0
+        """Epoch seconds: when the batch that waits was not run first."""
         self._held: dict[Record, Span] = {}
         """With the span of the receive that brought it."""
         self._started: Sequence[Record] = ()
@@ -235,7 +237,10 @@ class Runner:
         if blocked:
             self._blocked = blocked = msgspec.structs.replace(blocked, next_at=time.time() + verdict.delay)
             detail = blocked.line()
-        with self._station.waiting(gate, detail, since=blocked.since if blocked else None):
+        elif again.deferrals <= 1:
+            self._deferred_at = time.time()
+        since = blocked.since if blocked else self._deferred_at
+        with self._station.waiting(gate, detail, since=since):
             await anyio.sleep(verdict.delay)
         if blocked:
             self._blocked = msgspec.structs.replace(blocked, next_at=None)

@@ -137,15 +137,19 @@ class World:
     """A supervisor with everything around it. ``add`` starts a mapping."""
 
     def __init__(
-        self, *, buffer: int = 1 << 28, checkpoints: Checkpoints | None = None, ledger: Ledger | None = None
+        self,
+        *,
+        buffer: int = 1 << 28,
+        checkpoints: Checkpoints | None = None,
+        ledger: Ledger | None = None,
+        aws: Any = None,
     ) -> None:
         self.metrics = Metrics()
         self.buffer = Buffer(buffer)
         self.pauses = MemoryPauses()
         self.aws = NoAws()
-        aws: Any = self.aws
         self.supervisor = Supervisor(
-            aws, self.metrics, self.buffer, self.pauses, checkpoints=checkpoints, ledger=ledger
+            aws or self.aws, self.metrics, self.buffer, self.pauses, checkpoints=checkpoints, ledger=ledger
         )
         self.executors: dict[str, ScriptedExecutor] = {}
         self._invokers: dict[str, Invoker] = {}

@@ -59,12 +59,12 @@ def run(args: argparse.Namespace) -> int:
         print(mappings_shown.forgotten_as_json(forgotten) if args.json else mappings_shown.forgotten(forgotten))
         return 0
     snapshot = client.snapshot()
-    chosen = _chosen(snapshot, args.mapping)
+    chosen = _chosen(snapshot, args.mapping, shown=args.action in ("list", "show"))
     if args.action in ("pause", "resume"):
-        return _change(args, client, chosen)
+        return _change(args, client, snapshot, chosen)
     failed = {view.name: _failed(client, view.name) for view in chosen} if args.why else {}
     if args.json:
-        print(mappings_shown.as_json(chosen, why=args.why, failed=failed))
+        print(mappings_shown.as_json(snapshot, chosen, why=args.why, failed=failed))
     elif args.action == "show":
         print(mappings_shown.pages(snapshot, chosen, why=args.why, failed=failed))
     else:
@@ -100,19 +100,21 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("forget needs the NAME or UUID of a mapping that is gone")
 
 
-def _chosen(snapshot: Snapshot, wanted: str | None) -> Sequence[MappingView]:
-    """The mappings that are meant: all, or the one with this name or UUID."""
+def _chosen(snapshot: Snapshot, wanted: str | None, *, shown: bool) -> Sequence[MappingView]:
+    """The mappings that are meant: all, or the one with this name or UUID. Where they are ``shown``, what feeds a
+    function from its asynchronous events may be named, too."""
     if wanted is None:
         return snapshot.mappings
-    for view in snapshot.mappings:
+    events = snapshot.asynchronous if shown else ()
+    for view in (*snapshot.mappings, *events):
         if wanted == view.name or wanted.lower() == view.uuid.lower():
             return (view,)
-    known = [word for view in snapshot.mappings for word in (view.name, view.uuid)]
+    known = [word for view in (*snapshot.mappings, *events) for word in (view.name, view.uuid)]
     advice = did_you_mean(wanted, known) or "; bridge mappings lists them"
     raise UsageError(f'the daemon has no mapping "{wanted}"{advice}')
 
 
-def _change(args: argparse.Namespace, client: Client, chosen: Sequence[MappingView]) -> int:
+def _change(args: argparse.Namespace, client: Client, snapshot: Snapshot, chosen: Sequence[MappingView]) -> int:
     """Pauses or resumes them all, whatever happens to one of them; the exit status."""
     changed: dict[str, MappingView] = {}
     failed: dict[str, BridgeError] = {}
@@ -130,7 +132,7 @@ def _change(args: argparse.Namespace, client: Client, chosen: Sequence[MappingVi
 
     done = [view for name, view in changed.items() if name not in failed]
     if args.json:
-        print(mappings_shown.as_json(done))
+        print(mappings_shown.as_json(snapshot, done))
     else:
         for view in done:
             print(f"{view.name}: {view.state}{f', {view.in_flight} records in flight' if view.in_flight else ''}")

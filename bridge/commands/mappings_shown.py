@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge.admin.views import blocked, gate, row
 from bridge.attempt import FailedBatch
-from bridge.snapshot import Forgotten, Gate, MappingView, Snapshot, iso
+from bridge.snapshot import Forgotten, Gate, MappingView, Snapshot, WaitView, iso
 
 HEAD = ("NAME", "FUNCTION", "STATE", "GATE", "IN FLIGHT", "LAG", "LAST ERROR")
 TO_THE_RIGHT = ("IN FLIGHT", "LAG")
@@ -26,9 +26,12 @@ LOG_LINES = 10
 NAMED_RECORDS = 3
 
 
-def as_json(views: Sequence[MappingView], *, why: bool = False, failed: Failed = NOTHING) -> str:
+def as_json(
+    snapshot: Snapshot, views: Sequence[MappingView], *, why: bool = False, failed: Failed = NOTHING
+) -> str:
     """The array of interfaces.md section 1; ``why`` adds what `--why` shows to people."""
-    return json.dumps([row(view) | (_why(view, failed.get(view.name, ())) if why else {}) for view in views], indent=2)
+    rows = (row(view) | (_why(snapshot, view, failed.get(view.name, ())) if why else {}) for view in views)
+    return json.dumps(list(rows), indent=2)
 
 
 def table(snapshot: Snapshot, views: Sequence[MappingView]) -> str:
@@ -100,6 +103,8 @@ def _reasons(snapshot: Snapshot, view: MappingView, failed: Sequence[FailedBatch
         if runner.blocked:
             since = _duration(snapshot.at - runner.blocked.since)
             yield f"      blocked for {since} by {_plain(runner.blocked.line())}"
+    for wait in _waits(snapshot, view):
+        yield f"    {_plain(wait.what)}: {_held(snapshot, wait.gate)}"
     yield "  failures" if view.failures else "  failures   none"
     for failure in view.failures:
         request = f" (request {failure.request_id})" if failure.request_id else ""
@@ -111,6 +116,14 @@ def _reasons(snapshot: Snapshot, view: MappingView, failed: Sequence[FailedBatch
         for batch in failed:
             yield from _attempt(batch)
     yield f"  filtered   {', '.join(map(_plain, view.filtered_ids)) or 'none'}"
+
+
+def _waits(snapshot: Snapshot, view: MappingView) -> Iterator[WaitView]:
+    """What waits at its source, and what of its function is being made ready."""
+    yield from view.waits
+    for function in snapshot.functions:
+        if function.name == view.function:
+            yield from (WaitView(f"function {wait.what}", wait.gate) for wait in function.waits)
 
 
 def _attempt(batch: FailedBatch) -> Iterator[str]:
@@ -127,7 +140,7 @@ def _attempt(batch: FailedBatch) -> Iterator[str]:
         yield f"      | {_plain(line)}"
 
 
-def _why(view: MappingView, failed: Sequence[FailedBatch] | str) -> dict[str, Any]:
+def _why(snapshot: Snapshot, view: MappingView, failed: Sequence[FailedBatch] | str) -> dict[str, Any]:
     return {
         "runners": [
             {
@@ -138,6 +151,7 @@ def _why(view: MappingView, failed: Sequence[FailedBatch] | str) -> dict[str, An
             }
             for runner in view.runners
         ],
+        "waits": [{"what": wait.what, "gate": gate(wait.gate)} for wait in _waits(snapshot, view)],
         "failures": [
             {"at": iso(failure.at), "what": failure.what, "message": failure.message, "request_id": failure.request_id}
             for failure in view.failures
