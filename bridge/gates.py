@@ -7,7 +7,7 @@ from typing import Literal
 GateName = Literal[
     "starting", "polling", "window", "tumbling", "buffer", "failing", "slot", "concurrency", "pollers", "throttled",
     "invoking", "environment", "restarting", "credentials", "debugger", "output", "retrying", "reporting", "settling",
-    "deletes", "store", "returning", "finishing",
+    "deletes", "store", "returning",
     "group", "visibility", "due", "parent", "children", "ahead", "turn", "subscription",
     "endpoint", "opening", "state", "crashed", "stalled", "closing", "draining", "paused", "disabled", "version",
 ]  # fmt: skip
@@ -36,7 +36,6 @@ GATES: dict[GateName, str] = {
     "deletes": "the queue answers deletes more slowly than they come",
     "store": "the state store is being written or read",
     "returning": "what was not handled is given back",
-    "finishing": "a shard was read to its end, and its children are opened",
     # What waits at the source, while its pollers go on.
     "group": "later messages of a FIFO group wait for an earlier one",
     "visibility": "failed messages are hidden until they come again",

@@ -109,7 +109,7 @@ class Runner:
         except PartitionEnded:
             for batch in windows.ended(batcher.flush(), time.time()):
                 await self._process(batch)
-            self._station.at("finishing", "all of it is read and settled")
+            self._station.at("settling", "the end of the shard")
             await self._partition.finish()
 
     async def _collect(self) -> list[Batch]:

@@ -148,8 +148,9 @@ class World:
         self.buffer = Buffer(buffer)
         self.pauses = MemoryPauses()
         self.aws = NoAws()
+        known: Any = aws or self.aws
         self.supervisor = Supervisor(
-            aws or self.aws, self.metrics, self.buffer, self.pauses, checkpoints=checkpoints, ledger=ledger
+            known, self.metrics, self.buffer, self.pauses, checkpoints=checkpoints, ledger=ledger
         )
         self.executors: dict[str, ScriptedExecutor] = {}
         self._invokers: dict[str, Invoker] = {}

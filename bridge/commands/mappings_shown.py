@@ -26,9 +26,7 @@ LOG_LINES = 10
 NAMED_RECORDS = 3
 
 
-def as_json(
-    snapshot: Snapshot, views: Sequence[MappingView], *, why: bool = False, failed: Failed = NOTHING
-) -> str:
+def as_json(snapshot: Snapshot, views: Sequence[MappingView], *, why: bool = False, failed: Failed = NOTHING) -> str:
     """The array of interfaces.md section 1; ``why`` adds what `--why` shows to people."""
     rows = (row(view) | (_why(snapshot, view, failed.get(view.name, ())) if why else {}) for view in views)
     return json.dumps(list(rows), indent=2)

@@ -52,11 +52,11 @@ def snapshot(
     )
 
 
-def play(scene: Scene) -> Seen:
+def play(scene: Scene, loop: type[SkippingLoop] = SkippingLoop) -> Seen:
     """Plays a scene in a loop that skips its sleeps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", wall)
-        return anyio.run(scene, backend_options={"loop_factory": SkippingLoop})
+        return anyio.run(scene, backend_options={"loop_factory": loop})
 
 
 def check(seen: Seen, gate: GateName, what: str, detail: str, *, within: float = 0.3) -> None:

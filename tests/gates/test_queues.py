@@ -324,8 +324,8 @@ def test_group(stage: str) -> None:  # SQS-55, SQS-56
 
     detail = {
         "running": "2 messages received and waiting for message id-1 attempt 1 of 5, which is being handled",
-        "failed": r"(2 messages|1 message) received and waiting for message id-1 attempt 1 of 5, which failed and comes "
-        r"again in 2\d\.\d s",
+        "failed": r"(2 messages|1 message) received and waiting for message id-1 attempt 1 of 5, which failed and "
+        r"comes again in 2\d\.\d s",
     }
     check(play(scene), "group", "group g", detail[stage])
 
