@@ -76,7 +76,7 @@ def check(seen: Seen, gate: GateName, what: str, detail: str, *, within: float =
     assert gate in GATES
     assert re.fullmatch(detail, found.detail), found.detail
     assert found.since == pytest.approx(seen.since, abs=within)
-    label = "gate       " if what == "mapping" else f"{what}(, \\d+ records)?: "
+    label = "gate       " if what == "mapping" else f"{re.escape(what)}(, \\d+ records)?: "
     line = f"{label}{gate} for [0-9.]+ (s|min|h|d), since {iso(found.since)}: {detail}"
     assert re.search(f"^ *{line}$", text, re.MULTILINE), text
     told = {"name": gate, "since": iso(found.since), "detail": found.detail}
