@@ -189,7 +189,7 @@ class Flow(msgspec.Struct, eq=False):
         if isinstance(outcome, Failed):
             self.tally.failures.append(failure_of(outcome))
             self.meter.invoke_error()
-        if self.ledger and (verdict.failed or verdict.retry or verdict.discard):
+        if self.ledger and (isinstance(outcome, Failed) or verdict.failed or verdict.retry or verdict.discard):
             self._write_down(self.ledger, partition, batch, outcome, verdict)
         if isinstance(outcome, Succeeded) or outcome.ran:
             self.meter.invoked(len(batch.records))

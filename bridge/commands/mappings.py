@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 HELP = """List, show, pause and resume the mappings of a running daemon; forget those that are gone.
 
   list    one line a mapping (the default)
-  show    all about one mapping, or about each; --why names what holds it right now, and its last failures
+  show    all about one mapping, or about each; --why names what holds it right now and since when, its last
+          failures, and the attempts at records that failed; FUNCTION:async are a function's asynchronous events
   pause   receive nothing more and give back what was not started, until resume, also over restarts;
           waits until nothing runs
   resume  the opposite
