@@ -19,15 +19,15 @@ pytestmark = pytest.mark.anyio
 @asynccontextmanager
 async def kept(handler: Handler, **options: Any) -> AsyncIterator[StreamWorld]:
     """A world with a ledger, that has been started."""
-    async with streaming(handler, **options) as it, Ledger(it.disk, lambda _: None).running() as it.ledger:
+    async with streaming(handler, **options) as it, Ledger(it.disk, lambda _: None).running() as it.kept:
         yield it
         await it.stop()
 
 
 async def attempts(it: StreamWorld, *names: str) -> dict[str, list[tuple[int, str]]]:
     """By name: number and outcome of each attempt."""
-    assert it.ledger
-    found = await it.ledger.attempts([it.number(name) for name in names])
+    assert it.kept
+    found = await it.kept.attempts([it.number(name) for name in names])
     return {it.names[record]: [(one.number, one.outcome) for one in known] for record, known in found.items()}
 
 
@@ -44,8 +44,8 @@ async def test_each_attempt_of_a_batch_is_one_of_its_records_until_it_is_given_u
         assert found["2"][-1] == (3, "function")
         assert [number for number, _ in found["2"]] == sorted(number for number, _ in found["2"])
         assert found["4"] == [(1, "function")]  # its half had no poison
-        assert it.ledger
-        ((last, *_),) = [await it.ledger.last_failed("uuid-of-orders", 1)]
+        assert it.kept
+        ((last, *_),) = [await it.kept.last_failed("uuid-of-orders", 1)]
         assert (last.partition, last.message, last.records) == (it.stream.open[0], "poison", ((it.number("2"), 3),))
 
 

@@ -233,7 +233,7 @@ class Daemon:
             world.pauses,
             delivery=delivery,
             checkpoints=self._checkpoints,
-            ledger=world.ledger,
+            ledger=world.kept,
         )
 
     async def run(self) -> None:
@@ -379,7 +379,7 @@ class StreamWorld:
         """Sequence number -> name."""
         self.mappings = [mapping(source or self.stream.arn, **options)]
         self.daemon: Daemon | None = None
-        self.ledger: Ledger | None = None
+        self.kept: Ledger | None = None
         """Given by tests that look into it."""
         self._tasks = tasks
 
