@@ -25,7 +25,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     """``function``, ``timeout``, ``exit``, ``oom``; ``throttled``, ``reserved_zero``, ``unreachable``: it did not run;
     ``partial``: the answer names it; ``response``: the answer is malformed; ``recursion``; ``cancelled``: the daemon
-    did not wait for its end."""
+    did not wait for its end; ``lost``: somebody else has got it before it was invoked."""
     error_type: str = ""
     message: str = ""
     duration: float = 0.0

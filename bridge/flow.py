@@ -280,6 +280,10 @@ class Flow(msgspec.Struct, eq=False):
         if not self.source.ordered:
             self._note(partition, records, "cancelled", ("", "the daemon ended before the handler did"))
 
+    def lost(self, partition: str, records: Sequence[Record]) -> None:
+        """Writes down what was taken from us before it was invoked: it cost the records a receive."""
+        self._note(partition, records, "lost", ("", "its receipt went stale before the invocation; it comes again"))
+
     def _note(self, partition: str, records: Sequence[Record], outcome: str, error: tuple[str, str]) -> None:
         if self.ledger:
             numbered = [(record.id, record.attempts or record.deliveries) for record in records]

@@ -43,6 +43,8 @@ TRIM_EVERY = 3600.0
 """Seconds likewise."""
 RETRY = 10.0
 """Seconds until a write that failed is tried again."""
+WRITE_ATTEMPTS = 1000
+"""In one write, and those of the invocation that goes beyond it."""
 LAST_WRITE = 5.0
 """Seconds for what is left when the daemon stops."""
 LONGEST_MESSAGE = 1024
@@ -74,7 +76,7 @@ class Ledger:
         self._store = store
         self._lost = lost
         self._bounds = bounds
-        self._waiting: dict[str, deque[FailedBatch]] = {}
+        self._waiting: dict[str, _Line] = {}
         """By mapping."""
         self._writing: Sequence[FailedBatch] = ()
         self._wake = anyio.Event()
@@ -86,7 +88,7 @@ class Ledger:
         self._once = Once(log)
 
     def __repr__(self) -> str:
-        return f"<Ledger {sum(map(len, self._waiting.values()))} wait>"
+        return f"<Ledger {sum(line.attempts for line in self._waiting.values())} attempts wait>"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Ledger]:
@@ -132,20 +134,20 @@ class Ledger:
             log_tail=log_tail[-LONGEST_TAIL:].decode(errors="replace"),
             records=tuple(records),
         )
-        line = self._waiting.setdefault(mapping.uuid, deque())
-        line.append(batch)
-        if len(line) > self._bounds.per_mapping:  # it would be forgotten as soon as it is written
-            oldest = line.popleft()
+        line = self._waiting.setdefault(mapping.uuid, _Line())
+        line.put(batch)
+        while line.attempts > self._bounds.per_mapping and len(line.batches) > 1:
+            oldest = line.pop()  # it would be forgotten as soon as it is written
             self._lost(len(oldest.records) if self._failing else 0)
         self._wake.set()
 
     async def attempts(self, records: Collection[str]) -> dict[str, tuple[Attempt, ...]]:
         """What is known about records with these ids, the oldest attempt first. Raises StateError."""
-        found = await self._store.attempts(records)
         wanted = set(records)
-        unwritten = (attempt for batch in self._unwritten() for attempt in batch.attempts())
+        unwritten = [it for batch in self._unwritten() for it in batch.attempts() if it.record in wanted]
+        found = await self._store.attempts(records)
         for attempt in unwritten:
-            if attempt.record in wanted and attempt not in found.get(attempt.record, ()):
+            if attempt not in found.get(attempt.record, ()):
                 found[attempt.record] = (*found.get(attempt.record, ()), attempt)[-self._bounds.per_record :]
         return found
 
@@ -161,7 +163,7 @@ class Ledger:
     def _unwritten(self) -> Iterator[FailedBatch]:
         yield from self._writing
         for line in self._waiting.values():
-            yield from line
+            yield from line.batches
 
     async def _run(self) -> None:
         """Until ``running`` is left. Shielded: the last failures are those that somebody will ask about."""
@@ -180,19 +182,33 @@ class Ledger:
             self._lost(sum(len(batch.records) for batch in self._unwritten()))
 
     async def _write(self) -> None:
-        if not self._waiting:
-            return
-        lines, self._waiting = self._waiting, {}
-        self._writing = [batch for line in lines.values() for batch in line]
-        self._failing = True  # until it is done: it may be cut short
-        try:
-            self._failing = not await self._done(self._store.add_attempts(self._writing, self._bounds))
-        finally:
-            batches, self._writing = self._writing, ()
+        """All that waits now, in pieces: others write to the store, too."""
+        until = self._last
+        while self._writing_next(until):
+            written = False  # it may be cut short
+            try:
+                written = await self._done(self._store.add_attempts(self._writing, self._bounds))
+            finally:
+                batches, self._writing = self._writing, ()
+                self._failing = not written
+                if self._failing:
+                    self._put_back(batches)
             if self._failing:
-                self._put_back(batches)
-        if not self._failing:
+                return
             self._untrimmed += sum(len(batch.records) for batch in batches)
+
+    def _writing_next(self, until: int) -> bool:
+        """Takes the next piece of what had come until then; false: there is none."""
+        taken: list[FailedBatch] = []
+        size = 0
+        for uuid, line in tuple(self._waiting.items()):
+            while line.batches and line.batches[0].id <= until and size < WRITE_ATTEMPTS:
+                taken.append(line.pop())
+                size += len(taken[-1].records)
+            if not line.batches:
+                del self._waiting[uuid]
+        self._writing = taken
+        return bool(taken)
 
     async def _done(self, write: Awaitable[None]) -> bool:
         """Whether it could be written. Whatever is wrong, records come first: it must stop nothing."""
@@ -208,9 +224,9 @@ class Ledger:
     def _put_back(self, batches: Sequence[FailedBatch]) -> None:
         """In front of what came meanwhile, as far as there is room."""
         for batch in reversed(batches):
-            line = self._waiting.setdefault(batch.uuid, deque())
-            if len(line) < self._bounds.per_mapping:
-                line.appendleft(batch)
+            line = self._waiting.setdefault(batch.uuid, _Line())
+            if line.attempts + len(batch.records) <= self._bounds.per_mapping:
+                line.put_back(batch)
             else:
                 self._lost(len(batch.records))
 
@@ -220,6 +236,28 @@ class Ledger:
             return
         if await self._done(self._store.trim_attempts(self._bounds, time.time())):
             self._untrimmed, self._trimmed_at = 0, anyio.current_time()
+
+
+class _Line:
+    """What waits to be written of one mapping."""
+
+    def __init__(self) -> None:
+        self.batches: deque[FailedBatch] = deque()
+        self.attempts = 0
+        """Of all batches."""
+
+    def put(self, batch: FailedBatch) -> None:
+        self.batches.append(batch)
+        self.attempts += len(batch.records)
+
+    def put_back(self, batch: FailedBatch) -> None:
+        self.batches.appendleft(batch)
+        self.attempts += len(batch.records)
+
+    def pop(self) -> FailedBatch:
+        """The oldest."""
+        self.attempts -= len(self.batches[0].records)
+        return self.batches.popleft()
 
 
 # Whoever asks from outside.

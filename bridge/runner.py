@@ -296,6 +296,7 @@ class Runner:
             lost = await self._partition.hold(batch)
             if lost:
                 self._let_go(lost)
+                self._flow.lost(self._partition.id, lost)
                 ours = tuple(record for record in batch.records if record not in set(lost))
                 batch = msgspec.structs.replace(batch, records=ours)
             yield batch

@@ -283,6 +283,52 @@ async def test_a_message_whose_handler_was_not_waited_for() -> None:
         assert [it.outcome for it in (await ledger.attempts([name]))[name]] == ["cancelled"]
 
 
+async def test_a_message_that_was_lost_before_its_invocation() -> None:  # SQS-82
+    queue = MemoryQueue("q", visibility=30)
+    name = queue.put("a")
+    async with noting() as (w, ledger):
+        w.serve(lambda _: None)
+        await w.add(mapping(queue, window=10.0))
+        await w.until(lambda: w.view("q").gate.name == "window")
+        queue.steal(name)
+        await queue.settled_all()
+        (attempt,) = (await ledger.attempts([name]))[name]
+        assert (attempt.outcome, attempt.number) == ("lost", 1)
+
+
+async def test_while_a_write_is_under_way_nothing_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with keeping(Bounds(per_mapping=100)) as kept:
+        plain = kept.disk.add_attempts
+
+        async def slow(batches: Sequence[FailedBatch], bounds: Bounds) -> None:
+            await anyio.sleep(3)
+            await plain(batches, bounds)
+
+        monkeypatch.setattr(kept.disk, "add_attempts", slow)
+        for number in range(1000):
+            kept.note(f"m-{number}")
+            await anyio.sleep(0.01)
+        await anyio.sleep(10)
+        assert set(await kept.disk.attempts([f"m-{number}" for number in range(900, 1000)])) == {
+            f"m-{number}" for number in range(900, 1000)
+        }
+    assert sum(kept.lost) == 0
+
+
+async def test_huge_batches_wait_in_bounded_memory_and_are_written_in_pieces() -> None:
+    async with keeping() as kept:
+        kept.disk.failure = StateError("no disk")
+        for number in range(50):
+            kept.note(*(f"{number}-{record}" for record in range(500)))
+            await anyio.sleep(0.5)
+        assert "2000 attempts wait" in repr(kept.ledger)
+        assert sum(kept.lost) > 40 * 500
+        kept.disk.failure = None
+        await anyio.sleep(20)
+        assert [count for _, count in kept.disk.writes] == [2, 2]
+        assert set(await kept.disk.attempts(["49-0", "46-499", "45-499"])) == {"49-0", "46-499"}
+
+
 # Whoever asks from outside.
 
 
