@@ -165,6 +165,7 @@ class Supervised:
         finally:
             self._attempt, self._partitions, self._flow, self._crews = None, None, None, []
         if self._stalled:
+            self._station.at("stalled", "gets fresh clients")
             await self._aws.renew(self.mapping.source, self.mapping.aws, self.mapping.source_arn.region)
             return Stalled()
         return None
