@@ -283,7 +283,7 @@ async def attempts(
     if config is not None:
         environ = {**environ, "BRIDGE_CONFIG": config}
     try:
-        return await anyio.to_thread.run_sync(_ask, wanted, admin, token, environ)
+        return await anyio.to_thread.run_sync(_ask, wanted, admin, token, environ, abandon_on_cancel=True)
     except BridgeError as unanswered:
         log.debug("ledger_unanswered", error=str(unanswered))
     try:
