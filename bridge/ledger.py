@@ -170,7 +170,7 @@ class Ledger:
         with anyio.CancelScope(shield=True):
             while not self._stop.is_set():
                 await self._trim()
-                if not self._waiting:
+                if not self._waiting and not self._stop.is_set():
                     self._wake = anyio.Event()
                     with anyio.move_on_after(TRIM_EVERY):
                         await self._wake.wait()

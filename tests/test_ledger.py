@@ -96,6 +96,22 @@ async def test_what_fails_within_a_second_is_written_together() -> None:
     assert sum(kept.lost) == 0
 
 
+@pytest.mark.parametrize("after", [0.0, 0.5, 1.0, 1.5, 3.0])
+async def test_it_stops_at_any_moment(after: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept()
+    plain = kept.disk.trim_attempts
+
+    async def slow(bounds: Bounds, now: float) -> None:
+        await anyio.sleep(1)
+        await plain(bounds, now)
+
+    monkeypatch.setattr(kept.disk, "trim_attempts", slow)
+    began = anyio.current_time()
+    async with kept.ledger.running():
+        await anyio.sleep(after)
+    assert anyio.current_time() - began < after + 1.1
+
+
 async def test_nothing_is_written_while_nothing_fails() -> None:
     async with keeping() as kept:
         await anyio.sleep(10_000)
