@@ -83,6 +83,8 @@ class WaitView(msgspec.Struct, frozen=True):
 
     what: str
     gate: Gate
+    record: str = ""
+    """Id of the record that it waits for, where that is known."""
 
 
 class MappingView(msgspec.Struct, frozen=True, kw_only=True):

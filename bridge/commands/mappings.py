@@ -13,7 +13,7 @@ from bridge.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from bridge.admin.client import Client
-    from bridge.attempt import FailedBatch
+    from bridge.commands.mappings_shown import Failed
     from bridge.snapshot import MappingView, Snapshot
 
 HELP = """List, show, pause and resume the mappings of a running daemon; forget those that are gone.
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = _chosen(snapshot, args.mapping, shown=args.action in ("list", "show"))
     if args.action in ("pause", "resume"):
         return _change(args, client, snapshot, chosen)
-    failed = {view.name: _failed(client, view.name) for view in chosen} if args.why else {}
+    failed = {view.name: _failed(client, view) for view in chosen} if args.why else {}
     if args.json:
         print(mappings_shown.as_json(snapshot, chosen, why=args.why, failed=failed))
     elif args.action == "show":
@@ -73,10 +73,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _failed(client: Client, name: str) -> Sequence[FailedBatch] | str:
-    """What the failure ledger knows; where we are not told, why."""
+def _failed(client: Client, view: MappingView) -> Failed | str:
+    """What the failure ledger knows of a mapping, and of the records that hold something up; where we are not told,
+    why."""
+    from bridge.commands.mappings_shown import Failed
+
+    waited_for = [runner.blocked.record for runner in view.runners if runner.blocked]
+    waited_for += [wait.record for wait in view.waits if wait.record]
     try:
-        return client.failed(name)
+        return Failed(client.failed(view.name), client.attempts(waited_for) if waited_for else {})
     except BridgeError as error:
         return str(error)
 

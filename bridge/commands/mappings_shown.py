@@ -6,10 +6,10 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping as Dict, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.admin.views import blocked, gate, row
-from bridge.attempt import FailedBatch
+from bridge.attempt import Attempt, FailedBatch
 from bridge.snapshot import Forgotten, Gate, MappingView, Snapshot, WaitView, iso
 
 HEAD = ("NAME", "FUNCTION", "STATE", "GATE", "IN FLIGHT", "LAG", "LAST ERROR")
@@ -19,16 +19,25 @@ PLATFORM = ("START RequestId:", "END RequestId:", "REPORT RequestId:")
 NOTHING: Dict[str, Any] = {}
 
 
-Failed = Dict[str, Sequence[FailedBatch] | str]
-"""What the failure ledger knows, by mapping; text: why it is not shown."""
+class Failed(NamedTuple):
+    """What the failure ledger knows of one mapping."""
+
+    batches: Sequence[FailedBatch] = ()
+    """The last ones, the newest first."""
+    attempts: Dict[str, Sequence[Attempt]] = {}
+    """At the records that something waits for."""
+
+
+Known = Dict[str, Failed | str]
+"""By mapping; text: why it is not shown."""
 LOG_LINES = 10
 """Of each failed attempt."""
 NAMED_RECORDS = 3
 
 
-def as_json(snapshot: Snapshot, views: Sequence[MappingView], *, why: bool = False, failed: Failed = NOTHING) -> str:
+def as_json(snapshot: Snapshot, views: Sequence[MappingView], *, why: bool = False, failed: Known = NOTHING) -> str:
     """The array of interfaces.md section 1; ``why`` adds what `--why` shows to people."""
-    rows = (row(view) | (_why(snapshot, view, failed.get(view.name, ())) if why else {}) for view in views)
+    rows = (row(view) | (_why(snapshot, view, failed.get(view.name, Failed())) if why else {}) for view in views)
     return json.dumps(list(rows), indent=2)
 
 
@@ -49,10 +58,10 @@ def table(snapshot: Snapshot, views: Sequence[MappingView]) -> str:
     return "\n".join(lines)
 
 
-def pages(snapshot: Snapshot, views: Sequence[MappingView], *, why: bool, failed: Failed = NOTHING) -> str:
+def pages(snapshot: Snapshot, views: Sequence[MappingView], *, why: bool, failed: Known = NOTHING) -> str:
     """All about each mapping."""
     return "\n\n".join(
-        "\n".join((*_page(snapshot, view), *(_reasons(snapshot, view, failed.get(view.name, ())) if why else ())))
+        "\n".join((*_page(snapshot, view), *(_reasons(snapshot, view, failed.get(view.name, Failed())) if why else ())))
         for view in views
     )
 
@@ -94,15 +103,17 @@ def _page(snapshot: Snapshot, view: MappingView) -> Iterator[str]:
         yield f"  {label:<11}{text}"
 
 
-def _reasons(snapshot: Snapshot, view: MappingView, failed: Sequence[FailedBatch] | str) -> Iterator[str]:
+def _reasons(snapshot: Snapshot, view: MappingView, failed: Failed | str) -> Iterator[str]:
     yield "  partitions" if view.runners else "  partitions none runs"
     for runner in view.runners:
         yield f"    {runner.partition}, {runner.in_flight} records: {_held(snapshot, runner.gate)}"
         if runner.blocked:
             since = _duration(snapshot.at - runner.blocked.since)
             yield f"      blocked for {since} by {_plain(runner.blocked.line())}"
+            yield from _last(failed, runner.blocked.record)
     for wait in _waits(snapshot, view):
         yield f"    {_plain(wait.what)}: {_held(snapshot, wait.gate)}"
+        yield from _last(failed, wait.record)
     yield "  failures" if view.failures else "  failures   none"
     for failure in view.failures:
         request = f" (request {failure.request_id})" if failure.request_id else ""
@@ -110,8 +121,8 @@ def _reasons(snapshot: Snapshot, view: MappingView, failed: Sequence[FailedBatch
     if isinstance(failed, str):
         yield f"  attempts   not shown: {_plain(failed)}"
     else:
-        yield "  attempts" if failed else "  attempts   none"
-        for batch in failed:
+        yield "  attempts" if failed.batches else "  attempts   none"
+        for batch in failed.batches:
             yield from _attempt(batch)
     yield f"  filtered   {', '.join(map(_plain, view.filtered_ids)) or 'none'}"
 
@@ -124,21 +135,32 @@ def _waits(snapshot: Snapshot, view: MappingView) -> Iterator[WaitView]:
             yield from (WaitView(f"function {wait.what}", wait.gate) for wait in function.waits)
 
 
+def _last(failed: Failed | str, record: str) -> Iterator[str]:
+    """How the last attempt ended at the record that something waits for."""
+    known = () if isinstance(failed, str) else failed.attempts.get(record, ())
+    if known:
+        last = known[-1]
+        yield f"      {_plain(record)} attempt {last.number}, {iso(last.at)}: {_plain(_ending(last))}"
+
+
+def _ending(it: Attempt | FailedBatch) -> str:
+    return f"{it.outcome} {it.error_type}".rstrip() + (f": {it.message}" if it.message else "")
+
+
 def _attempt(batch: FailedBatch) -> Iterator[str]:
     """One failed invocation of the ledger: why, for which records, and what the handler said last."""
-    why = f"{batch.outcome} {batch.error_type}".rstrip() + (f": {batch.message}" if batch.message else "")
     records = [f"{record} attempt {number}" for record, number in batch.records[:NAMED_RECORDS]]
     if len(batch.records) > NAMED_RECORDS:
         records.append(f"{len(batch.records) - NAMED_RECORDS} more")
     request = f", request {batch.request_id}" if batch.request_id else ""
-    yield f"    {iso(batch.at)} {_plain(why)} ({batch.duration:.3g} s{request})"
+    yield f"    {iso(batch.at)} {_plain(_ending(batch))} ({batch.duration:.3g} s{request})"
     yield f"      {_plain(', '.join(records))}"
     said = [line for line in batch.log_tail.splitlines() if line and not line.startswith(PLATFORM)]
     for line in said[-LOG_LINES:]:
         yield f"      | {_plain(line)}"
 
 
-def _why(snapshot: Snapshot, view: MappingView, failed: Sequence[FailedBatch] | str) -> dict[str, Any]:
+def _why(snapshot: Snapshot, view: MappingView, failed: Failed | str) -> dict[str, Any]:
     return {
         "runners": [
             {
@@ -154,22 +176,31 @@ def _why(snapshot: Snapshot, view: MappingView, failed: Sequence[FailedBatch] | 
             {"at": iso(failure.at), "what": failure.what, "message": failure.message, "request_id": failure.request_id}
             for failure in view.failures
         ],
-        "attempts": None if isinstance(failed, str) else [_ledger_row(batch) for batch in failed],
+        "attempts": None if isinstance(failed, str) else [_ledger_row(batch) for batch in failed.batches],
+        "waited_for": None
+        if isinstance(failed, str)
+        else {
+            record: [{"attempt": it.number, **_told(it)} for it in known] for record, known in failed.attempts.items()
+        },
         "filtered_ids": list(view.filtered_ids),
     }
 
 
 def _ledger_row(batch: FailedBatch) -> dict[str, Any]:
+    return _told(batch) | {"records": [{"id": record, "attempt": number} for record, number in batch.records]}
+
+
+def _told(it: Attempt | FailedBatch) -> dict[str, Any]:
+    """What a program is told about a failed attempt."""
     return {
-        "at": iso(batch.at),
-        "partition": batch.partition,
-        "request_id": batch.request_id,
-        "outcome": batch.outcome,
-        "error_type": batch.error_type,
-        "message": batch.message,
-        "duration": batch.duration,
-        "log_tail": batch.log_tail,
-        "records": [{"id": record, "attempt": number} for record, number in batch.records],
+        "at": iso(it.at),
+        "partition": it.partition,
+        "request_id": it.request_id,
+        "outcome": it.outcome,
+        "error_type": it.error_type,
+        "message": it.message,
+        "duration": it.duration,
+        "log_tail": it.log_tail,
     }
 
 

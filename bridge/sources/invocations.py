@@ -112,7 +112,7 @@ class InvocationSource:
         first, events = later
         left = max(0.0, first.due_at - time.time())
         detail = f"{events} events wait for their next attempt; the first, {first.request_id}, is due in {left:.1f} s"
-        return (WaitView(self._partition.id, Gate("due", first.accepted_at, detail)),)
+        return (WaitView(self._partition.id, Gate("due", first.accepted_at, detail), first.request_id),)
 
     async def backlog(self) -> int | None:
         return len(self._line)

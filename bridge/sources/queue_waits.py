@@ -19,7 +19,8 @@ def waits(queue: str, receipts: Receipts, max_receives: float, now: float) -> It
     ago = time.time() - now
     groups = sorted(receipts.blocked(now), key=lambda group: group.since)
     for group in groups[:MOST_SHOWN]:
-        yield WaitView(f"group {group.name}", Gate("group", group.since + ago, _group(group, max_receives, now)))
+        gate = Gate("group", group.since + ago, _group(group, max_receives, now))
+        yield WaitView(f"group {group.name}", gate, group.first.id if group.first else "")
     if more := groups[MOST_SHOWN:]:
         line = f"messages of {len(more)} more groups wait for earlier ones"
         yield WaitView(f"{len(more)} more groups", Gate("group", more[0].since + ago, line))
@@ -27,7 +28,7 @@ def waits(queue: str, receipts: Receipts, max_receives: float, now: float) -> It
         first = min(hidden, key=lambda receipt: receipt.returns_at)
         line = f"{_count(len(hidden))} failed and hidden; the first comes again in {first.returns_at - now:.1f} s"
         since = min(receipt.received for receipt in hidden) + ago
-        yield WaitView(queue, Gate("visibility", since, f"{line}: {_named(first, max_receives)}"))
+        yield WaitView(queue, Gate("visibility", since, f"{line}: {_named(first, max_receives)}"), first.id)
 
 
 def _group(group: Blocked, max_receives: float, now: float) -> str:

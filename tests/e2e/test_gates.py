@@ -39,7 +39,7 @@ def test_of_queues(one_site: Site) -> None:
     """window, invoking, slot, visibility, paused: each as it comes to be."""
     queue, other = one_site.queue(visibility=20, dead_after=5), one_site.queue(visibility=20)
     name = one_site.mapping(
-        queue, one_site.function(max_environments=1), BatchSize=10, MaximumBatchingWindowInSeconds=3
+        queue, one_site.function(max_environments=1), BatchSize=10, MaximumBatchingWindowInSeconds=2
     )
     second = one_site.mapping(other)
     with one_site.running() as bridge:
@@ -50,10 +50,10 @@ def test_of_queues(one_site: Site) -> None:
         assert window.since == pytest.approx(began, abs=2)
         text, row = why(bridge, name)
         assert "window for " in text
-        assert "of 3 s, 2 of 10 records" in text
+        assert "of 2 s, 2 of 10 records" in text
         assert row["gate"]["name"] == "window"
         invoking = stands(bridge, name, "invoking")
-        assert invoking.since - window.since == pytest.approx(3, abs=1.2)
+        assert invoking.since - window.since == pytest.approx(2, abs=1.2)
         assert "2 records, request " in invoking.detail
         other.send(say())
         assert stands(bridge, second, "slot").detail == "1 of 1 environments of actor are busy"
@@ -82,6 +82,8 @@ def test_of_a_fifo_group(one_site: Site) -> None:  # SQS-56
         text, row = why(bridge, name)
         assert "    group g: group for " in text
         assert row["waits"][0]["what"] == "group g"
+        assert f"      {first} attempt 1, " in text  # and why it failed
+        assert row["waited_for"][first][0]["message"] == f"told to raise by {first}"
 
 
 def test_of_asynchronous_events(one_site: Site) -> None:  # ASY-4
@@ -140,6 +142,8 @@ def test_of_a_stream(new_site: NewSite, ministack_server: Server) -> None:
         (runner,) = row["runners"]
         record = runner["blocked"]["record"]
         assert f"record {record}: attempt " in text
+        assert f": function ValueError: told to raise by {record}\n" in text
+        assert {it["outcome"] for it in row["waited_for"][record]} == {"function"}
         numbers = [it["attempt"] for attempt in row["attempts"] for it in attempt["records"]]
         assert numbers == sorted(numbers, reverse=True)
         assert numbers[-1] == 1
