@@ -451,7 +451,7 @@ class Daemon:
 
     def _view_of(self, invoker: Invoker) -> FunctionView:
         events = self.queue.waiting(invoker.function.name) if self.queue else 0
-        return msgspec.structs.replace(view_of(invoker), events=events)
+        return msgspec.structs.replace(invoker.view(), events=events)
 
     async def pause(self, name: str, *, wait: bool) -> MappingView:
         """Control: KeyError when there is no such mapping."""
@@ -492,20 +492,3 @@ Entry = TypeVar("Entry", Function, Mapping)
 def differs(old: Entry, new: Entry | None) -> bool:
     """Whether an entry of the configuration says something else now, wherever in the file it stands."""
     return new is None or msgspec.structs.replace(new, where=old.where) != old
-
-
-def view_of(invoker: Invoker) -> FunctionView:
-    """A function's part of the snapshot."""
-    environments = invoker.executor.environments()
-    return FunctionView(
-        name=invoker.function.name,
-        arn=invoker.function.arn,
-        concurrency=invoker.limit,
-        busy=environments.busy,
-        idle=environments.idle,
-        starting=environments.starting,
-        waiting={lane.mapping: lane.waiting for lane in invoker.lanes},
-        invocations=invoker.invocations,
-        errors=invoker.errors,
-        waits=environments.waits,
-    )

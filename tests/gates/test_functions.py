@@ -15,7 +15,6 @@ import anyio
 import pytest
 
 from bridge.aws import Credentials
-from bridge.daemon import view_of
 from bridge.executors import code
 from bridge.executors.credentials import CredentialSource
 from bridge.function import Function
@@ -57,7 +56,7 @@ async def fed(worker: Function, credentials: CredentialSource | None = None) -> 
 
 
 def now(w: World) -> Snapshot:
-    return snapshot(w.view("q"), functions=(view_of(w.invoker()),))
+    return snapshot(w.view("q"), functions=(w.invoker().view(),))
 
 
 async def stands(w: World, gate: str, *, every: float = 0.005) -> Gate:
@@ -154,7 +153,7 @@ async def test_new_code(write: Write, tmp_path: Path, monkeypatch: pytest.Monkey
         await anyio.sleep(0.1)
         (tmp_path / "app.py").write_text(SLOW)
         with anyio.fail_after(PATIENCE):
-            while not view_of(w.invoker()).waits:
+            while not w.invoker().view().waits:
                 await anyio.sleep(0.01)
         since = time.time()
         await anyio.sleep(0.3)
@@ -171,7 +170,7 @@ async def test_provisioned(write: Write) -> None:
     async with fed(write(SLOW, provisioned=2)) as w:
         since = time.time()
         with anyio.fail_after(PATIENCE):
-            while not view_of(w.invoker()).waits:
+            while not w.invoker().view().waits:
                 await anyio.sleep(0.01)
         await anyio.sleep(0.2)
         seen = Seen(now(w), since)
