@@ -116,8 +116,10 @@ def test_of_an_endpoint(faulty_site: Site, faulty_server: FaultyServer) -> None:
         stands(bridge, name, "polling")
         began = time.time()
         queue.ask(queue.fake.refuse, "ReceiveMessage", *["ServiceUnavailable"] * 1000)
-        gate = bridge.until(lambda: (gate := bridge.view(name).gate) and gate.name == "endpoint" and gate)
-        assert isinstance(gate, Gate)
+        bridge.until(lambda: not bridge.view(name).ready)  # it is news by now
+        gate = bridge.view(name).gate
+        assert gate
+        assert gate.name == "endpoint"
         assert gate.since == pytest.approx(began, abs=10)
         text, row = why(bridge, name)
         assert "ServiceUnavailable" in text
