@@ -17,6 +17,8 @@ class Count(msgspec.Struct, frozen=True):
     waiting: int
     held: int = 0
     """Received by somebody, ourselves included, and not settled."""
+    damaged: int = 0
+    """Came to us, but not as they were sent: left alone."""
 
 
 class Shelf(Protocol):

@@ -53,9 +53,9 @@ class Target(Protocol):
     most: int
     """Letters that ``send`` takes at once."""
 
-    async def check(self) -> None:
-        """Before the first letter is taken: it exists, is of the right kind and takes what is sent. Sends nothing.
-        Raises UsageError with what to do, RemoteError."""
+    async def check(self, *, dry: bool) -> None:
+        """Before the first letter is taken: it exists, is of the right kind and takes what is sent. Sends nothing;
+        ``dry``: asks only what reads. Raises UsageError with what to do, RemoteError."""
         ...
 
     async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
