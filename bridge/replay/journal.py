@@ -7,10 +7,12 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import quote
 
 import anyio
@@ -25,10 +27,9 @@ SCHEMA = 1
 """Of the file; a larger one is of a newer bridge."""
 MOST_LINE = 1 << 20
 
-State = Literal["sending", "sent", "done", "kept", "failed", "unknown"]
-"""``unknown``: it failed, but may have arrived. ``kept``: sent, and the original stays where it is."""
-
-ENDED = frozenset({"done", "kept", "failed"})
+State = Literal["sending", "sent", "done", "kept", "failed", "unknown", "ended"]
+"""``unknown``: it failed, but may have arrived. ``kept``: sent, and the original stays where it is. ``ended``: a run
+came to its end, its id is in ``run``."""
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -37,7 +38,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     at: str
     """ISO 8601 UTC."""
     state: State
-    id: str
+    id: str = ""
     """Of the dead letter; with the ARN in the header it names the message in all runs."""
     run: str = ""
     token: str = ""
@@ -62,11 +63,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Open(NamedTuple):
-    """A message whose story has no end yet."""
+    """How far a message has come."""
 
     state: State
     token: str
-    new_id: str
+    target: str
 
 
 class Journal:
@@ -77,8 +78,10 @@ class Journal:
         self.path, self._dlq = path, dlq
         self._run, self._caller = run, caller
         self.open: dict[str, Open] = {}
-        """By message id, as earlier runs left it."""
-        self._file: BinaryIO
+        """By message id: what is on its way or was sent, and of runs that did not come to their end also what is done
+        or kept."""
+        self._file: FileIO
+        self._size = 0
         self._pending: list[bytes] = []
         self._lock = anyio.Lock()
         self._encode = msgspec.json.Encoder().encode
@@ -101,10 +104,11 @@ class Journal:
 
     # What happens to messages.
 
-    async def sending(self, letters: Sequence[tuple[Letter, str]], target: str) -> None:
-        """These are about to be sent, each with its token; on disk when it returns."""
+    async def sending(self, letters: Sequence[tuple[Letter, str, str]]) -> None:
+        """These are about to be sent, each with its token and target; on disk when it returns."""
         at = iso(time.time())
-        for letter, token in letters:
+        for letter, token, target in letters:
+            self.open[letter.id] = Open("sending", token, target)
             self._add(Line(at=at, state="sending", id=letter.id, run=self._run, token=token, target=target))
         await self.flush()
 
@@ -112,6 +116,7 @@ class Journal:
         """What became of each: letter, state, target, new id, outcome; on disk when it returns."""
         at = iso(time.time())
         for letter, state, target, new_id, outcome in lines:
+            self._follow(letter.id, state, target, "")
             self._add(
                 Line(
                     at=at,
@@ -134,6 +139,10 @@ class Journal:
             self.open.pop(name, None)
             self._add(Line(at=at, state="done", id=name, run=self._run))
 
+    def ended(self) -> None:
+        """The run came to its end: the next one begins anew, with whatever is there then."""
+        self._add(Line(at=iso(time.time()), state="ended", run=self._run))
+
     def _add(self, line: Line) -> None:
         self._pending.append(self._encode(line))
 
@@ -148,11 +157,15 @@ class Journal:
 
     def _write(self, text: bytes) -> None:
         try:
-            self._file.write(text)
-            self._file.flush()
+            left = memoryview(text)
+            while left:
+                left = left[self._file.write(left) :]
             os.fdatasync(self._file.fileno())
         except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._size)  # so that the next line does not hang on to half of this one
             raise StateError(f"{self.path}: the journal cannot be written: {error.strerror}") from error
+        self._size += len(text)
 
     # Opening.
 
@@ -162,7 +175,7 @@ class Journal:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StateError(f"{self.path}: the journal cannot be opened: {error.strerror}") from error
-        self._file = os.fdopen(handle, "r+b")
+        self._file = FileIO(handle, "r+")
         try:
             self._claim()
             self._load()
@@ -179,19 +192,17 @@ class Journal:
 
     def _load(self) -> None:
         """Reads what earlier runs left, and cuts off a last line that a crash has torn."""
-        self._file.seek(0)
-        whole = 0
-        for number, line in enumerate(iter(lambda: self._file.readline(MOST_LINE), b"")):
-            if not line.endswith(b"\n"):
-                break
-            if number == 0:
-                self._check(line)
-            else:
-                self._read(line, number + 1)
-            whole += len(line)
-        self._file.truncate(whole)
-        self._file.seek(0, os.SEEK_END)
-        if not whole:
+        with self.path.open("rb") as lines:
+            for number, line in enumerate(iter(lambda: lines.readline(MOST_LINE), b"")):
+                if not line.endswith(b"\n"):
+                    break
+                if number == 0:
+                    self._check(line)
+                else:
+                    self._read(line, number + 1)
+                self._size += len(line)
+        self._file.truncate(self._size)
+        if not self._size:
             self._write(self._encode(Header(schema=SCHEMA, dlq=self._dlq, created=iso(time.time()))) + b"\n")
             _sync_folder(self.path.parent)
 
@@ -216,13 +227,18 @@ class Journal:
             raise StateError(
                 f"{self.path}:{number}: the journal is damaged: {error}; move it away to start anew"
             ) from None
-        if it.state in ENDED:
-            self.open.pop(it.id, None)
-        elif it.state == "sending":
-            self.open[it.id] = Open("sending", it.token, "")
-        else:
+        if it.state == "ended":
+            self.open = {name: before for name, before in self.open.items() if before.state not in ("done", "kept")}
+        elif it.state == "done":
             before = self.open.get(it.id)
-            self.open[it.id] = Open(it.state, before.token if before else "", it.new_id)
+            self.open[it.id] = Open("done", "", before.target if before else "")
+        else:
+            self._follow(it.id, it.state, it.target, it.token)
+
+    def _follow(self, name: str, state: State, target: str, token: str) -> None:
+        before = self.open.pop(name, None)
+        if state != "failed":
+            self.open[name] = Open(state, token or (before.token if before else ""), target)
 
 
 def default_path(state: Path, dlq: str, endpoint: str) -> Path:

@@ -70,6 +70,7 @@ class SqsShelf:
         self._parked = 0
         self._damaged = 0
         self._empties = 0
+        self._ended = False
         self._stirred = anyio.Event()
         self._tasks: TaskGroup
 
@@ -77,6 +78,7 @@ class SqsShelf:
         return f"<SqsShelf {self.queue.name}: {len(self._held)} held, {self._parked} of them parked>"
 
     async def __aenter__(self) -> Self:
+        self._empties, self._ended = 0, False
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._keep_hidden, name=f"heartbeat {self.queue.name}")
@@ -102,7 +104,7 @@ class SqsShelf:
         return Count(waiting, int(found.get(hidden, 0)), self._damaged)
 
     async def take(self, n: int) -> list[Letter]:
-        while True:
+        while not self._ended:
             # A poll says nothing while a group is held by ourselves, or may be given back at any moment.
             quiet = len(self._held) == self._parked
             letters = await self._receive(min(n, ENTRIES))
@@ -110,7 +112,11 @@ class SqsShelf:
                 self._empties = 0
                 return letters
             if quiet and await self._is_empty():
-                return []
+                self._ended = True
+        return []
+
+    def end(self) -> None:
+        self._ended = True
 
     async def _is_empty(self) -> bool:
         """After a poll without a message. A poll by itself proves nothing, nor does the count: both are asked."""

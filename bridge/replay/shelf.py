@@ -45,6 +45,10 @@ class Shelf(Protocol):
         come in order. It waits as long as it must to know. Raises RemoteError; passing faults are waited out."""
         ...
 
+    def end(self) -> None:
+        """``take`` gives nothing more: what it waits for is not waited for any longer."""
+        ...
+
     def holds(self, letter: Letter) -> bool:
         """Whether it was taken and nobody else can have taken it since."""
         ...

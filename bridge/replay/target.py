@@ -53,6 +53,10 @@ class Target(Protocol):
     most: int
     """Letters that ``send`` takes at once."""
 
+    def arn(self, letter: Letter) -> str:
+        """Where this letter would go; empty: nowhere."""
+        ...
+
     async def check(self, *, dry: bool) -> None:
         """Before the first letter is taken: it exists, is of the right kind and takes what is sent. Sends nothing;
         ``dry``: asks only what reads. Raises UsageError with what to do, RemoteError."""

@@ -11,7 +11,7 @@ import anyio
 from bridge.errors import Rejected, RemoteError, ServiceFault, Unreachable, UsageError
 from bridge.faults import PASSING, Backoff, persist
 from bridge.replay.entries import CALL_TIMEOUT, ENTRIES, EntryFault, ask
-from bridge.replay.letter import Attribute, Message
+from bridge.replay.letter import Attribute, Letter, Message
 from bridge.replay.queues import Queue
 from bridge.replay.target import Outcome, Parcel, Refused, Sent
 
@@ -37,6 +37,9 @@ class QueueTarget:
 
     def __repr__(self) -> str:
         return f"<QueueTarget {self.queue.arn}>"
+
+    def arn(self, letter: Letter) -> str:  # noqa: ARG002 - all go to the same place
+        return self.queue.arn
 
     async def check(self, *, dry: bool) -> None:
         of, queue = self._of, self.queue
