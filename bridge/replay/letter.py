@@ -44,18 +44,18 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sequence(self) -> int:
         """The place in a FIFO queue; 0: none."""
-        return int(self.attributes.get("SequenceNumber") or 0)
+        return _whole(self.attributes.get("SequenceNumber")) or 0
 
     @property
     def sent_at(self) -> float | None:
         """Epoch seconds. A FIFO dead-letter queue sets a new time, a standard one keeps the original's."""
-        sent = self.attributes.get("SentTimestamp")
-        return int(sent) / 1000 if sent else None
+        sent = _whole(self.attributes.get("SentTimestamp"))
+        return None if sent is None else sent / 1000
 
     @property
     def receives(self) -> int:
         """How often it was received, in the source and in the dead-letter queue."""
-        return int(self.attributes.get("ApproximateReceiveCount") or 0)
+        return _whole(self.attributes.get("ApproximateReceiveCount")) or 0
 
     @property
     def source_arn(self) -> str:
@@ -136,6 +136,11 @@ def _attribute(attribute: Attribute) -> dict[str, Any]:
     else:
         given = {"stringValue": attribute.value}
     return {**given, "stringListValues": [], "binaryListValues": [], "dataType": attribute.type}
+
+
+def _whole(text: str | None) -> int | None:
+    """The number; none where there is none, whatever a server or somebody's editor wrote."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 40 else None
 
 
 def message(received: Dict[str, Any]) -> Message:

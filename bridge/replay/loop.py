@@ -54,17 +54,32 @@ async def replay(
 
 
 async def peek(shelf: Shelf, most: int, selection: Selection | None = None) -> list[Letter]:
-    """Up to so many letters, in the order in which the shelf gives them. They are held until all are there, and then
-    given back; a queue counts that as a receive. Raises RemoteError."""
+    """Up to so many letters that are meant, in the order in which the shelf gives them. They are held until all are
+    there, and then given back; a queue counts that as a receive. Raises RemoteError."""
     found: list[Letter] = []
+    await look(shelf, most, selection, found.extend)
+    return found
+
+
+async def look(
+    shelf: Shelf,
+    most: float,
+    selection: Selection | None,
+    show: Callable[[Sequence[Letter]], None],
+    stop: anyio.Event | None = None,
+) -> int:
+    """The same without keeping them: ``show`` gets some at a time. Gives how many there were."""
+    shown = 0
     async with shelf:
-        while len(found) < most:
-            taken = await shelf.take(min(TAKEN, most - len(found)))
+        while shown < most and not (stop and stop.is_set()):
+            taken = await shelf.take(int(min(TAKEN, most - shown)))
             if not taken:
                 break
             shelf.park(taken)
-            found += [letter for letter in taken if selection is None or letter in selection]
-    return found
+            meant = [letter for letter in taken if selection is None or letter in selection]
+            show(meant)
+            shown += len(meant)
+    return shown
 
 
 class _Run:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 
 from bridge.aws import Aws
-from bridge.errors import BridgeError, RemoteError, UsageError
+from bridge.errors import AccessDenied, BridgeError, ExpiredCredentials, NotFound, Rejected, ServiceFault, UsageError
 from bridge.function import AwsSettings
 from bridge.replay.entries import CALL_TIMEOUT, ENTRIES
 from bridge.replay.letter import Letter
@@ -17,7 +18,7 @@ from bridge.replay.queues import Queue, find
 from bridge.replay.target import Outcome, Parcel, Refused
 from bridge.replay.to_queue import QueueTarget
 
-MOST_SOURCES = 1000
+MOST_QUEUES = 1000
 
 
 class SourceTarget:
@@ -112,17 +113,33 @@ async def _open(aws: Aws, settings: AwsSettings, of: Queue, arn: str) -> QueueTa
 
 
 async def _listed(aws: Aws, settings: AwsSettings, of: Queue) -> list[Queue]:
-    """The queues whose redrive policy names this one. An endpoint that cannot or may not tell lists none."""
-    urls: list[str] = []
-    page: dict[str, str] = {}
-    while len(urls) < MOST_SOURCES:
-        query = {"QueueUrl": of.url, "MaxResults": 1000, **page} if page else {"QueueUrl": of.url}
-        try:
-            answer = await of.api.call("ListDeadLetterSourceQueues", query, timeout=CALL_TIMEOUT)
-        except RemoteError:
-            break
-        urls += answer.get("queueUrls") or ()
+    """The queues whose redrive policy names this one. None where that may not be asked."""
+    try:
+        urls = await _pages(of, "ListDeadLetterSourceQueues", {"QueueUrl": of.url}, "queueUrls")
+    except (AccessDenied, ExpiredCredentials):
+        return []
+    except (Rejected, NotFound, ServiceFault):  # a server that does not know the operation
+        return await _searched(aws, settings, of)
+    return [await find(aws, settings, url) for url in urls]
+
+
+async def _searched(aws: Aws, settings: AwsSettings, of: Queue) -> list[Queue]:
+    """The same by looking at every queue."""
+    try:
+        urls = await _pages(of, "ListQueues", {}, "QueueUrls")
+        queues = [await find(aws, settings, url) for url in urls]
+    except (Rejected, AccessDenied, NotFound, ServiceFault):
+        return []
+    return [queue for queue in queues if queue.dead_letters == of.arn]
+
+
+async def _pages(of: Queue, operation: str, query: dict[str, Any], member: str) -> list[str]:
+    found: list[str] = []
+    page: dict[str, Any] = {}
+    while len(found) < MOST_QUEUES:
+        answer = await of.api.call(operation, {**query, **page}, timeout=CALL_TIMEOUT)
+        found += answer.get(member) or ()
         if not answer.get("NextToken"):
             break
-        page = {"NextToken": answer["NextToken"]}
-    return [await find(aws, settings, url) for url in urls]
+        page = {"NextToken": answer["NextToken"], "MaxResults": 1000}
+    return found
