@@ -53,11 +53,13 @@ async def replay(
     return run.summary
 
 
-async def peek(shelf: Shelf, most: int, selection: Selection | None = None) -> list[Letter]:
+async def peek(
+    shelf: Shelf, most: int, selection: Selection | None = None, stop: anyio.Event | None = None
+) -> list[Letter]:
     """Up to so many letters that are meant, in the order in which the shelf gives them. They are held until all are
     there, and then given back; a queue counts that as a receive. Raises RemoteError."""
     found: list[Letter] = []
-    await look(shelf, most, selection, found.extend)
+    await look(shelf, most, selection, found.extend, stop)
     return found
 
 

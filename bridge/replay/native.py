@@ -57,8 +57,11 @@ async def hand_over(
             return moved
         if stop.is_set() and not cancelled:
             cancelled = await _cancel(queue, handle)
-        with anyio.move_on_after(LOOK):
-            await (anyio.sleep(LOOK) if cancelled else stop.wait())
+        if stop.is_set():
+            await anyio.sleep(LOOK)
+        else:
+            with anyio.move_on_after(LOOK):
+                await stop.wait()
 
 
 async def _look(queue: Queue, handle: str) -> Moved:

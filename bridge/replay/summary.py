@@ -12,7 +12,7 @@ from bridge.replay.letter import Letter
 MOST_NAMED = 1000
 """Ids that are kept for the summary; all are counted."""
 
-What = Literal["sent", "kept", "failed", "undeleted", "skipped", "deleted", "would_send", "came_back"]
+What = Literal["sent", "kept", "failed", "undeleted", "skipped", "deleted", "would_send", "came_back", "exported"]
 """``deleted``: an earlier run had sent it. ``undeleted``: it was sent and could not be deleted."""
 
 

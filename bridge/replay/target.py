@@ -48,10 +48,13 @@ class Parcel(msgspec.Struct, frozen=True):
 class Target(Protocol):
     """One place to send to. May be used concurrently; of one group of a FIFO shelf it is given one letter at a time."""
 
-    name: str
-    """For people: what it is, and in which account and region."""
     most: int
     """Letters that ``send`` takes at once."""
+
+    @property
+    def name(self) -> str:
+        """For people: what it is, and in which account and region."""
+        ...
 
     def arn(self, letter: Letter) -> str:
         """Where this letter would go; empty: nowhere."""
