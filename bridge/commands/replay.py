@@ -89,7 +89,9 @@ class _Command:
 
         self._stop = anyio.Event()
         args = self._args
-        given = AwsSettings(region=args.region, endpoint_url=args.endpoint_url, profile=args.profile)
+        configured = self._settings.aws.region if self._settings else None
+        region = args.region or configured or os.environ.get("AWS_REGION")
+        given = AwsSettings(region=region, endpoint_url=args.endpoint_url, profile=args.profile)
         async with Aws() as aws:
             place = await resolve(aws, args.dlq, self._settings, given)
             queue = await find(aws, place.aws, place.word)
