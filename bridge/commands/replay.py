@@ -169,6 +169,7 @@ class _Command:
             journal = None
             if not plan.dry_run:
                 journal = await stack.enter_async_context(self._journal(aws, queue, caller))
+                self._resume(shelf, journal)
             await stack.enter_async_context(self._signals())
             summary = await self._carry_out(plan, dump or shelf, target, journal, self._expected(waiting))
             if dump is not None and journal and plan.defer and not self._stop.is_set():
@@ -253,6 +254,17 @@ class _Command:
             endpoint = next(place.endpoint for place in aws.describe() if place.service == "sqs")
             path = default_path(_state_file(self._settings), queue.arn, endpoint)
         return Journal(path, queue.arn, run=self._plan.run, caller=caller)
+
+    def _resume(self, shelf: SqsShelf, journal: Journal) -> None:
+        from bridge.replay.queue import HOLD
+
+        if journal.resumes:
+            shelf.expects = lambda: not self._stop.is_set()
+            print(
+                "an earlier run did not come to its end: going on, with what it held as soon as it is back,"
+                f" {HOLD} s at the most",
+                file=sys.stderr,
+            )
 
     # The native way.
 

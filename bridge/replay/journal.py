@@ -27,9 +27,9 @@ SCHEMA = 1
 """Of the file; a larger one is of a newer bridge."""
 MOST_LINE = 1 << 20
 
-State = Literal["sending", "sent", "done", "kept", "failed", "unknown", "ended"]
-"""``unknown``: it failed, but may have arrived. ``kept``: sent, and the original stays where it is. ``ended``: a run
-came to its end, its id is in ``run``."""
+State = Literal["sending", "sent", "done", "kept", "failed", "unknown", "begun", "ended"]
+"""``unknown``: it failed, but may have arrived. ``kept``: sent, and the original stays where it is. ``begun``,
+``ended``: a run did, its id is in ``run``."""
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -80,6 +80,8 @@ class Journal:
         self.open: dict[str, Open] = {}
         """By message id: what is on its way or was sent, and of runs that did not come to their end also what is done
         or kept."""
+        self.resumes = False
+        """The latest run before this one did not come to its end."""
         self._file: FileIO
         self._size = 0
         self._pending: list[bytes] = []
@@ -205,6 +207,8 @@ class Journal:
         if not self._size:
             self._write(self._encode(Header(schema=SCHEMA, dlq=self._dlq, created=iso(time.time()))) + b"\n")
             _sync_folder(self.path.parent)
+        begun = Line(at=iso(time.time()), state="begun", run=self._run, caller=self._caller)
+        self._write(self._encode(begun) + b"\n")
 
     def _check(self, line: bytes) -> None:
         try:
@@ -227,8 +231,11 @@ class Journal:
             raise StateError(
                 f"{self.path}:{number}: the journal is damaged: {error}; move it away to start anew"
             ) from None
+        self.resumes = it.state != "ended" and (self.resumes or it.state == "begun")
         if it.state == "ended":
             self.open = {name: before for name, before in self.open.items() if before.state not in ("done", "kept")}
+        elif it.state == "begun":
+            return
         elif it.state == "done":
             before = self.open.get(it.id)
             self.open[it.id] = Open("done", "", before.target if before else "")

@@ -66,6 +66,10 @@ class SqsShelf:
         self._api, self._url = queue.api, queue.url
         self._read = reader
         self._hold, self._poll = hold, poll
+        self.expects: Callable[[], bool] = lambda: False
+        """Whether messages that somebody holds may be those of a run of ours that was killed: they are waited for, as
+        long as such a run can have hidden them."""
+        self._began = 0.0
         self._held: dict[str, _Held] = {}
         self._parked = 0
         self._damaged = 0
@@ -78,7 +82,7 @@ class SqsShelf:
         return f"<SqsShelf {self.queue.name}: {len(self._held)} held, {self._parked} of them parked>"
 
     async def __aenter__(self) -> Self:
-        self._empties, self._ended = 0, False
+        self._empties, self._ended, self._began = 0, False, anyio.current_time()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._keep_hidden, name=f"heartbeat {self.queue.name}")
@@ -124,7 +128,14 @@ class SqsShelf:
         if self._empties < EMPTY_POLLS:
             return False
         blocked = self.fifo and self._parked  # what lies behind a parked message of its group is not handed out
-        return bool(blocked or self._empties >= MOST_EMPTY_POLLS or not (await self.count()).waiting)
+        if blocked:
+            return True
+        count = await self.count()
+        waits = anyio.current_time() < self._began + self._hold + POLL
+        if waits and count.held > len(self._held) and self.expects():
+            await anyio.sleep(POLL - self._poll)
+            return False
+        return not count.waiting or self._empties >= MOST_EMPTY_POLLS
 
     async def _receive(self, n: int) -> list[Letter]:
         request = {
