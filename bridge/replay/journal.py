@@ -26,6 +26,8 @@ from bridge.snapshot import iso
 SCHEMA = 1
 """Of the file; a larger one is of a newer bridge."""
 MOST_LINE = 1 << 20
+COMPANY = 0.002
+"""Seconds that a write waits for others to share it: making it last costs more than all the rest."""
 
 State = Literal["sending", "sent", "done", "kept", "failed", "unknown", "begun", "ended"]
 """``unknown``: it failed, but may have arrived. ``kept``: sent, and the original stays where it is. ``begun``,
@@ -152,6 +154,7 @@ class Journal:
         """All that was said so far is on disk. Those who wait at the same time share one write."""
         async with self._lock:
             if self._pending:
+                await anyio.sleep(COMPANY)
                 lines, self._pending = self._pending, []
                 # Not to be given up half way: whether it was written must be known.
                 with anyio.CancelScope(shield=True):

@@ -92,10 +92,10 @@ def candidate(name: str, url: str, messages: int) -> Figure:
     return Figure(messages / (time.process_time() - began), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory)
 
 
-def run(name: str, messages: int, cores: Cores) -> Figure:
+def run(name: str, messages: int, cores: Cores, body: int = BODY) -> Figure:
     """The same in a process of its own, with a server of its own."""
     keys = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_DEFAULT_REGION": "us-east-1"}
-    with Server(cores.server, queues=2, messages=messages + 500, visibility=120) as server:
+    with Server(cores.server, queues=2, messages=messages + 500, visibility=120, body_size=body) as server:
         done = subprocess.run(
             [sys.executable, "-m", "tests.bench.replay", "--candidate", name, server.url, str(messages)],
             env={**os.environ, **keys},
