@@ -174,6 +174,7 @@ class _Command:
             summary = await self._carry_out(plan, dump or shelf, target, journal, self._expected(waiting))
             if dump is not None and journal and plan.defer and not self._stop.is_set():
                 await self._finish(shelf, target, journal, summary)
+                journal.ended(complete=summary.complete)
         return self._tell(summary, journal)
 
     async def _carry_out(

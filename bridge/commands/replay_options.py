@@ -20,11 +20,11 @@ LOOKED_AT = 10
 CHOOSING = ("filter", "since", "until", "max", "ids")
 SENDING = ("to", "rate", "concurrency", "keep", "max_failures", "journal")
 GOES_WITH = {
+    "native": {"to", "rate", "yes"},
     "peek": {*CHOOSING, "json"},
     "export": {*CHOOSING, "json"},
-    "dry_run": {*CHOOSING, *SENDING, "json", "import_", "yes"},
-    "native": {"to", "rate", "yes"},
     "import_": {*CHOOSING, *SENDING, "json", "dry_run", "yes"},
+    "dry_run": {*CHOOSING, *SENDING, "json", "import_", "yes"},
 }
 """What else may be asked together with these; everything may without them."""
 
@@ -61,10 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(args: argparse.Namespace) -> None:
     """Raises UsageError for what does not go together."""
     asked = [name for name in (*CHOOSING, *SENDING, "json", "yes", *GOES_WITH) if _given(args, name)]
-    for name in asked:
+    for name in filter(asked.__contains__, GOES_WITH):
         for other in asked:
-            if name in GOES_WITH and other != name and other not in GOES_WITH[name]:
-                extra = "; AWS's own task can do nothing of the kind" if name == "native" else ""
+            if other not in {name, *GOES_WITH[name]}:
+                extra = ": AWS's own task can do nothing of the kind" if name == "native" else ""
                 raise UsageError(f"{_option(other)} does not go with {_option(name)}{extra}; see bridge replay --help")
 
 

@@ -26,6 +26,7 @@ from bridge.snapshot import iso
 SCHEMA = 1
 """Of the file; a larger one is of a newer bridge."""
 MOST_LINE = 1 << 20
+COMPLETE = "complete"
 COMPANY = 0.002
 """Seconds that a write waits for others to share it: making it last costs more than all the rest."""
 
@@ -143,9 +144,12 @@ class Journal:
             self.open.pop(name, None)
             self._add(Line(at=at, state="done", id=name, run=self._run))
 
-    def ended(self) -> None:
-        """The run came to its end: the next one begins anew, with whatever is there then."""
-        self._add(Line(at=iso(time.time()), state="ended", run=self._run))
+    def ended(self, *, complete: bool) -> None:
+        """The run came to its end. ``complete``: the next one begins anew, with whatever is there then; else it goes
+        on where this one left off."""
+        self._add(
+            Line(at=iso(time.time()), state="ended", run=self._run, outcome=COMPLETE if complete else "incomplete")
+        )
 
     def _add(self, line: Line) -> None:
         self._pending.append(self._encode(line))
@@ -235,9 +239,9 @@ class Journal:
                 f"{self.path}:{number}: the journal is damaged: {error}; move it away to start anew"
             ) from None
         self.resumes = it.state != "ended" and (self.resumes or it.state == "begun")
-        if it.state == "ended":
+        if it.state == "ended" and it.outcome == COMPLETE:
             self.open = {name: before for name, before in self.open.items() if before.state not in ("done", "kept")}
-        elif it.state == "begun":
+        elif not it.id:
             return
         elif it.state == "done":
             before = self.open.get(it.id)

@@ -127,8 +127,8 @@ class _Run:
                 for number in range(max(1, self._plan.concurrency)):
                     workers.start_soon(self._work, name=f"worker {number}")
             tasks.cancel_scope.cancel()
-        if self._journal and not (self.summary.interrupted or self.summary.stopped):
-            self._journal.ended()
+        if self._journal and not (self._plan.defer or self._plan.finish_only):
+            self._journal.ended(complete=self.summary.complete)
         try:
             count = await self._shelf.count()
         except RemoteError:
@@ -244,10 +244,10 @@ class _Run:
 
     def _is_kept(self, letter: Letter) -> bool:
         """An earlier run that was interrupted sent it to the same place, and left it."""
-        known = self._journal.open.get(letter.id) if self._journal and self._plan.keep else None
-        return (
-            known is not None and known.state in ("kept", "sent", "done") and known.target == self._target.arn(letter)
-        )
+        known = self._journal.open.get(letter.id) if self._journal else None
+        if not self._leaves or known is None or known.state not in ("kept", "sent", "done"):
+            return False
+        return known.target == self._target.arn(letter)
 
     def _came_back(self, letter: Letter) -> None:
         self._shelf.park([letter])

@@ -19,6 +19,8 @@ from tests.sources.faulty_sqs import ACCOUNT, OPERATIONS, REGION, CutOff, Faulty
 from tests.wire import Answer, Request, Wire, cut, error
 
 DEDUPLICATION = 300.0
+CALLER_XML = f"""<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
+<Arn>arn:aws:iam::{ACCOUNT}:user/somebody</Arn></GetCallerIdentityResult></GetCallerIdentityResponse>"""
 
 
 class Box(FaultySqs):
@@ -28,6 +30,8 @@ class Box(FaultySqs):
         super().__init__(name, **options)
         self.attributes.setdefault("MessageRetentionPeriod", "345600")
         self.batch_bytes = 1_048_576
+        self.impatient = False
+        """Long polls end at once."""
         self.accepted: list[dict[str, Any]] = []
         """Entries as they came in, of those that were taken, in order; doubles that were suppressed are not there."""
         self.wrong_digest = False
@@ -38,7 +42,10 @@ class Box(FaultySqs):
 
     @property
     def operations(self) -> Dict[str, Any]:
-        return {**OPERATIONS, "SendMessageBatch": Box._send_batch}
+        return {**OPERATIONS, "SendMessageBatch": Box._send_batch, "ReceiveMessage": Box._receive}
+
+    async def _receive(self, params: Dict[str, Any]) -> dict[str, Any]:
+        return await super()._receive({**params, "WaitTimeSeconds": 0} if self.impatient else params)
 
     @property
     def bodies(self) -> list[str]:
@@ -128,8 +135,6 @@ class Post:
         if operation in self.refused:
             raise Refused(self.refused[operation])
         match operation:
-            case "GetCallerIdentity":
-                return {"Arn": f"arn:aws:iam::{ACCOUNT}:user/somebody"}
             case "ListDeadLetterSourceQueues":
                 return {"queueUrls": [self.url(name) for name in self._sources(params["QueueUrl"])]}
             case "ListQueues":
@@ -167,8 +172,9 @@ class Post:
             except CutOff as lost:
                 return cut(lost.answer)
 
+        wire.on("GetCallerIdentity", Answer(CALLER_XML))
         more = ("ListDeadLetterSourceQueues", "ListQueues", "SendMessageBatch", "StartMessageMoveTask")
-        for operation in (*OPERATIONS, *more, "ListMessageMoveTasks", "GetCallerIdentity"):
+        for operation in (*OPERATIONS, *more, "ListMessageMoveTasks"):
             wire.on(operation, answer)
 
     async def queue(self, name: str) -> Queue:
