@@ -209,7 +209,7 @@ class SqsShelf:
 
     async def _change_batch(self, names: Sequence[str], seconds: Callable[[_Held], int]) -> None:
         now = anyio.current_time()
-        alive = [(name, held) for name in names if (held := self._held.get(name))]
+        alive = [(name, held) for name in names if (held := self._held.get(name)) and held.last > now]
         hidden = [max(0, min(seconds(held), int(held.last - now))) for _, held in alive]
         entries = [
             {"ReceiptHandle": held.handle, "VisibilityTimeout": time}

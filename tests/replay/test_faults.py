@@ -27,7 +27,7 @@ MESSAGES = 400
 
 def bodies(server: Server, queue: str) -> list[str]:
     """All that is in the queue."""
-    client, found = server.client(), []
+    client, found = server.client(), list[str]()
     while True:
         answer = client.receive_message(QueueUrl=f"{server.url}/000000000000/{queue}", MaxNumberOfMessages=10)
         if not answer.get("Messages"):
