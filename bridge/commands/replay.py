@@ -357,6 +357,8 @@ def _advise(queue: Queue, *, looks: bool) -> None:
             f"warning: {queue.name} is FIFO: a look shows the head of each group only, and hides the group meanwhile",
             file=sys.stderr,
         )
+    elif queue.fifo:
+        print("note: in each group, what is replayed comes behind what is new there by now", file=sys.stderr)
 
 
 def _check_dump(dump: DumpShelf, queue: Queue) -> None:

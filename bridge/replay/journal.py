@@ -121,7 +121,7 @@ class Journal:
         """What became of each: letter, state, target, new id, outcome; on disk when it returns."""
         at = iso(time.time())
         for letter, state, target, new_id, outcome in lines:
-            self._follow(letter.id, state, target, "")
+            self._follow(letter.id, "failed" if state == "kept" else state, target, "")  # of this run it is known
             self._add(
                 Line(
                     at=at,

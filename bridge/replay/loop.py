@@ -109,15 +109,19 @@ class _Run:
         self._chunk = self._pace.chunk(target.most)
         self._ready = Ready(ordered=shelf.fifo)
         self._known: dict[int, str] = {}
-        """Hash of a message id -> ``new``: what this run made; ``sent``, ``failed``: what it did with it."""
+        """Hash of a message id -> ``new``: what this run made; ``sent``, ``failed``, ``aside``: what it did with it."""
         self._asked = 0
         """Letters that are being asked for."""
         self._all_taken = False
         self._aside = 0
         self._row = 0
         """Failures in a row."""
+        self._stuck = 0
+        """Deletes that failed in a row."""
         self._returns = 0
         """Letters in a row that had come back."""
+        self._rounds = 0
+        """Letters in a row that had been there before."""
         self._changed = anyio.Event()
 
     async def go(self) -> None:
@@ -215,8 +219,8 @@ class _Run:
             return True
         self._returns = 0
         if known is not None:
-            self._shelf.park([letter])
-            return known != "sent" or self._leaves
+            return self._again(letter, known)
+        self._rounds = 0
         self.summary.read += 1
         if self._is_over(letter):
             return False
@@ -233,6 +237,15 @@ class _Run:
             self.summary.matched += 1
             self._ready.add(letter)
         return True
+
+    def _again(self, letter: Letter, known: str) -> bool:
+        """This run was done with it: its delete failed, or it could not be kept hidden."""
+        self._shelf.park([letter])
+        self._rounds += 1
+        if self._rounds > len(self._known):  # nothing but such letters
+            self._all_taken = True
+            self._shelf.end()
+        return known != "sent" or self._leaves
 
     def _state(self, letter: Letter) -> State | None:
         known = self._journal.open.get(letter.id) if self._journal else None
@@ -262,6 +275,7 @@ class _Run:
     def _put_aside(self, letter: Letter) -> None:
         """It is not meant."""
         self._shelf.park([letter])
+        self._remember(letter.id, "aside")
         self._aside += 1
         if self._aside >= MOST_HELD:
             self._give_up(f"{self._aside} letters are held that were not meant; the rest has not been looked at")
@@ -349,10 +363,9 @@ class _Run:
         gone: list[str] = []
         for letter, why in zip(letters, reasons, strict=True):
             if why:
-                self.summary.undeleted[why] += 1
-                self._shelf.park([letter])
-                self._tell(letter, "undeleted", reason=why)
+                self._undeleted(letter, why)
                 continue
+            self._stuck = 0
             gone.append(letter.id)
             self.summary.deleted += 1
             if resumed:
@@ -360,6 +373,14 @@ class _Run:
                 self._tell(letter, "deleted", reason="an earlier run has sent it")
         if self._journal:
             self._journal.done(gone)
+
+    def _undeleted(self, letter: Letter, why: str) -> None:
+        self.summary.undeleted[why] += 1
+        self._shelf.park([letter])
+        self._tell(letter, "undeleted", reason=why)
+        self._stuck += 1
+        if self._stuck >= STOP_AFTER:
+            self._give_up(f"{self._stuck} originals in a row could not be deleted, last: {why}")
 
     def _remember(self, message_id: str, what: str) -> None:
         self._known[hash(message_id)] = what

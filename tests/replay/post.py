@@ -47,6 +47,11 @@ class Box(FaultySqs):
     async def _receive(self, params: Dict[str, Any]) -> dict[str, Any]:
         return await super()._receive({**params, "WaitTimeSeconds": 0} if self.impatient else params)
 
+    def lapse(self) -> None:
+        """The time is over for which messages are hidden."""
+        for message in self._messages.values():
+            message.hidden_until = 0.0
+
     @property
     def bodies(self) -> list[str]:
         """Of what was accepted."""

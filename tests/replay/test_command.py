@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -191,6 +193,31 @@ class TestStatus:
         assert len(orders.visible) + len(orders.source.bodies) == 60
         assert orders.run("--yes", "--rate", "0") == 0
         assert sorted(map(int, orders.source.bodies)) == list(range(60))
+
+
+class TestKilled:
+    def test_the_same_command_goes_on(self, orders: World, capsys: pytest.CaptureFixture[str]) -> None:
+        """REPLAY-DO-1"""
+        for number in range(60):
+            orders.dead.put(f"{number}")
+        command = [sys.executable, "-m", "bridge", "replay", "--dlq", "orders-dlq", "--endpoint-url", orders.url]
+        with subprocess.Popen([*command, "--yes", "--rate", "20"]) as process:
+            deadline = time.monotonic() + 30
+            while len(orders.source.accepted) < 8:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.kill()
+        assert len(orders.visible) + len(orders.dead.deleted) < 60  # what it held is hidden still
+        orders.dead.lapse()
+        assert orders.run("--yes", "--rate", "0") == 0
+        err = capsys.readouterr().err
+        assert "an earlier run did not come to its end: going on" in err
+        times = Counter(orders.source.bodies)
+        assert set(times) == {f"{number}" for number in range(60)}
+        named = re.search(r"possible duplicates (\d+)", err)
+        assert named
+        assert times.total() - 60 <= int(named[1])
+        assert len(orders.dead.deleted) == 60
 
 
 class TestShown:

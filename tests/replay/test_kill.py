@@ -77,9 +77,10 @@ class Killer:
 def pair(server: Server, fifo: bool) -> tuple[Queue, Queue, dict[str, str]]:
     """A dead-letter queue with messages, the queue that they go back to, and the ids by body."""
     dead, source = server.queue(fifo=fifo), server.queue(fifo=fifo)
-    ids: dict[str, str] = {}
-    for number in range(MESSAGES[fifo]):
-        (ids[f"{number}"],) = dead.send(f"{number}", group=f"group {number % 2}" if fifo else None)
+    bodies = [f"{number}" for number in range(MESSAGES[fifo])]
+    if not fifo:
+        return dead, source, dict(zip(bodies, dead.send(*bodies), strict=True))
+    ids = {body: dead.send(body, group=f"group {int(body) % 2}")[0] for body in bodies}
     return dead, source, ids
 
 
@@ -120,7 +121,11 @@ def lives(request: pytest.FixtureRequest, roto_server: Server, killer: Killer) -
     assert status == 0
     assert clean["sent"] == clean["deleted"] == MESSAGES[fifo]
     killed = []
+    times = Counter[str]()
     for number, step in enumerate(clean["steps"], 1):
+        times[step] += 1
+        if times[step] > (1 if fifo else 2):  # the same again
+            continue
         for when in ("before", "after"):
             dead, source, ids = pair(roto_server, fifo)
             status, _ = killer.run(dead, source, kill=(number, when))

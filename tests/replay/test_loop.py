@@ -459,6 +459,32 @@ class TestStopping:
         assert set(sent) == {f"{number}" for number in range(100)}
         assert sent.total() - 100 <= summary.possible_duplicates
 
+    async def test_originals_that_cannot_be_deleted(self, tmp_path: Path) -> None:
+        post, source, dead = orders()
+        for number in range(100):
+            dead.put(f"{number}")
+        dead.fail_entries("DeleteMessageBatch", "AccessDenied", sender=True, times=1000)
+        summary = await run(post, tmp_path, concurrency=1)
+        assert "10 originals in a row could not be deleted, last: AccessDenied" in summary.stopped
+        assert len(source.bodies) < 30
+
+    async def test_messages_that_cannot_be_kept_hidden_do_not_keep_it_busy_for_ever(self, tmp_path: Path) -> None:
+        post, source, dead = orders()
+        for number in range(20):
+            dead.put(f'{{"kind": "{"order" if number == 7 else "other"}"}}')
+        reads = Counter[int]()
+
+        def lapses(summary: Summary) -> None:
+            reads[summary.read] += 1
+            dead.lapse()
+
+        with anyio.fail_after(10):
+            summary = await run(
+                post, tmp_path, patterns=('{"body": {"kind": ["order"]}}',), concurrency=1, on_progress=lapses
+            )
+        assert (summary.read, summary.sent) == (20, 1)
+        assert len(source.bodies) == 1
+
     async def test_a_queue_that_goes_away_ends_it(self, tmp_path: Path) -> None:
         post, _, dead = orders()
         for number in range(20):
