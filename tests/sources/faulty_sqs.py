@@ -225,7 +225,7 @@ class FaultySqs:
             raise Refused(codes.pop(0))
         if not self.there:
             raise Refused("AWS.SimpleQueueService.NonExistentQueue")
-        answer = await self.operations[operation](self, params)
+        answer: dict[str, Any] = await self.operations[operation](self, params)
         self._notify()
         await anyio.sleep(self.latency)
         if self._cuts.get(operation):
