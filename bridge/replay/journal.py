@@ -27,7 +27,7 @@ SCHEMA = 1
 """Of the file; a larger one is of a newer bridge."""
 MOST_LINE = 1 << 20
 COMPLETE = "complete"
-COMPANY = 0.002
+COMPANY = 0.001
 """Seconds that a write waits for others to share it: making it last costs more than all the rest."""
 
 State = Literal["sending", "sent", "done", "kept", "failed", "unknown", "begun", "ended"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from bridge.errors import RemoteError, first_cause
-from bridge.replay.journal import Journal, State
+from bridge.replay.journal import Journal, Open, State
 from bridge.replay.letter import Letter
 from bridge.replay.pace import Pace
 from bridge.replay.plan import STOP_AFTER, Plan, Selection
@@ -222,13 +222,14 @@ class _Run:
             return self._again(letter, known)
         self._rounds = 0
         self.summary.read += 1
-        if self._is_over(letter):
+        before = self._before(letter)
+        if before is not None and not self._leaves and before.state in ("sent", "done"):
             return False
         if self._halt.is_set():
             self._shelf.park([letter])
         elif letter not in self._selection:
             self._put_aside(letter)
-        elif self._is_kept(letter):
+        elif before is not None and self._is_kept(letter, before):
             self._shelf.park([letter])
             self._tell(letter, "kept", reason="an earlier run has sent it")
         elif self._ready.stopped(letter):
@@ -247,20 +248,15 @@ class _Run:
             self._shelf.end()
         return known != "sent" or self._leaves
 
-    def _state(self, letter: Letter) -> State | None:
-        known = self._journal.open.get(letter.id) if self._journal else None
-        return known.state if known else None
+    def _before(self, letter: Letter) -> Open | None:
+        """How far earlier runs came with it."""
+        return self._journal.open.get(letter.message.id) if self._journal else None
 
-    def _is_over(self, letter: Letter) -> bool:
-        """An earlier run sent it, and would have deleted it."""
-        return not self._leaves and self._state(letter) in ("sent", "done")
-
-    def _is_kept(self, letter: Letter) -> bool:
+    def _is_kept(self, letter: Letter, before: Open) -> bool:
         """An earlier run that was interrupted sent it to the same place, and left it."""
-        known = self._journal.open.get(letter.id) if self._journal else None
-        if not self._leaves or known is None or known.state not in ("kept", "sent", "done"):
+        if not self._leaves or before.state not in ("kept", "sent", "done"):
             return False
-        return known.target == self._target.arn(letter)
+        return before.target == self._target.arn(letter)
 
     def _came_back(self, letter: Letter) -> None:
         self._shelf.park([letter])
@@ -303,8 +299,9 @@ class _Run:
         await self._send(held, self._journal)
 
     async def _send(self, letters: Sequence[Letter], journal: Journal) -> None:
-        parcels = [Parcel(letter, self._token(letter)) for letter in letters]
-        again = {letter.id for letter in letters if self._state(letter) in AHEAD}
+        known = [self._before(letter) for letter in letters]
+        parcels = [Parcel(letter, self._token(letter, it)) for letter, it in zip(letters, known, strict=True)]
+        again = {letter.id for letter, it in zip(letters, known, strict=True) if it and it.state in AHEAD}
         await journal.sending([(it.letter, it.token, self._target.arn(it.letter)) for it in parcels])
         outcomes = await self._target.send(parcels)
         judged = list(zip(letters, outcomes, strict=True))
@@ -321,9 +318,8 @@ class _Run:
         elif sent:
             await self._delete(sent)
 
-    def _token(self, letter: Letter) -> str:
-        known = self._journal.open.get(letter.id) if self._journal else None
-        return known.token if known and known.token else self._plan.token(self._shelf.arn, letter.id)
+    def _token(self, letter: Letter, before: Open | None) -> str:
+        return before.token if before and before.token else self._plan.token(self._shelf.arn, letter.id)
 
     def _after(self, outcome: Outcome) -> State:
         if isinstance(outcome, Sent):

@@ -150,14 +150,15 @@ class SqsShelf:
         timeout = self._poll + CALL_TIMEOUT
         answer = await self._persist(lambda: self._api.call("ReceiveMessage", request, timeout=timeout))
         # No await from here to the return: what came is never lost on the way.
-        found = [self._taken(received) for received in answer.get("Messages") or ()]
+        now = anyio.current_time()
+        found = [self._taken(received, now) for received in answer.get("Messages") or ()]
         self._stirred.set()
         letters = [letter for letter in found if letter is not None]
         if self.fifo:
             letters.sort(key=lambda letter: letter.message.sequence)
         return letters
 
-    def _taken(self, received: Dict[str, Any]) -> Letter | None:
+    def _taken(self, received: Dict[str, Any], now: float) -> Letter | None:
         """None: it is held already, or damaged. A damaged one is left alone, to come again."""
         try:
             it = message(received)
@@ -168,7 +169,6 @@ class SqsShelf:
         if received.get("MD5OfBody", digest) != digest:
             self._damaged += 1
             return None
-        now = anyio.current_time()
         before = self._held.get(it.id)
         if before is not None:  # a standard queue may hand it out twice; the later receipt counts
             before.handle, before.until, before.last = it.receipt, now + self._hold, now + MOST_HOLD

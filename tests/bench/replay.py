@@ -3,7 +3,7 @@
     python -m tests.bench.replay [--rounds 3] [--messages 10000]
 
 Each empties the same queue of the stub server into another one: receive ten, send ten, delete ten; the bridge with its
-journal on disk. Each runs in a process of its own on one core, the server on another; they alternate. Prints medians of
+journal on disk, as with `--rate 0 --concurrency 8`. Each runs in a process of its own on one core, the server on another; they alternate. Prints medians of
 the messages per CPU second, and how much memory each took more at its end than at its beginning.
 """
 
@@ -25,6 +25,7 @@ from typing import NamedTuple
 from tests.bench.server import BenchError, Server, pinned
 from tests.bench.sqs import Cores
 
+CONCURRENCY = 8
 NAIVE, OURS = "serial aiobotocore loop", "bridge replay"
 BODY = 256
 
@@ -75,7 +76,7 @@ async def ours(url: str, messages: int) -> None:
     async with Aws() as aws:
         settings = AwsSettings(endpoint_url=url)
         queue, target = await find(aws, settings, "q0"), await find(aws, settings, "q1")
-        plan = Plan(rate=0, most=messages)
+        plan = Plan(rate=0, concurrency=CONCURRENCY, most=messages)
         with tempfile.TemporaryDirectory() as folder:
             async with Journal(Path(folder) / "journal.jsonl", queue.arn, run=plan.run) as journal:
                 summary = await replay(plan, SqsShelf(queue), QueueTarget(target, queue), journal)
