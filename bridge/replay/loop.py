@@ -335,6 +335,8 @@ class _Run:
         self._remember(letter.id, "sent")
         self._remember(outcome.new_id, "new")
         what: What = "kept" if self._plan.keep else "sent"
+        if self._on_fate is _nobody:
+            return
         self._on_fate(Fate(letter=letter, what=what, new_id=outcome.new_id, target=outcome.target, maybe_twice=twice))
 
     def _failed(self, letter: Letter, outcome: Refused) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping as Dict, Sequence
 from hashlib import md5
 from math import inf
@@ -76,6 +77,7 @@ class SqsShelf:
         self._empties = 0
         self._ended = False
         self._stirred = anyio.Event()
+        self._clock: Callable[[], float] = anyio.current_time
         self._tasks: TaskGroup
 
     def __repr__(self) -> str:
@@ -83,6 +85,7 @@ class SqsShelf:
 
     async def __aenter__(self) -> Self:
         self._empties, self._ended, self._began = 0, False, anyio.current_time()
+        self._clock = asyncio.get_running_loop().time  # the same, at a fraction of its price
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._keep_hidden, name=f"heartbeat {self.queue.name}")
@@ -180,7 +183,7 @@ class SqsShelf:
 
     def holds(self, letter: Letter) -> bool:
         held = self._held.get(letter.id)
-        return held is not None and anyio.current_time() < held.until - min(SAFETY, self._hold / 4)
+        return held is not None and self._clock() < held.until - min(SAFETY, self._hold / 4)
 
     def park(self, letters: Sequence[Letter]) -> None:
         for letter in letters:

@@ -3,8 +3,9 @@
     python -m tests.bench.replay [--rounds 3] [--messages 10000]
 
 Each empties the same queue of the stub server into another one: receive ten, send ten, delete ten; the bridge with its
-journal on disk, as with `--rate 0 --concurrency 8`. Each runs in a process of its own on one core, the server on another; they alternate. Prints medians of
-the messages per CPU second, and how much memory each took more at its end than at its beginning.
+journal on disk, as with `--rate 0 --concurrency 8`. Each runs in a process of its own on one core, the server on
+another; they alternate. Prints medians of the messages per CPU second, and how much memory each took more at its end
+than at its beginning.
 """
 
 from __future__ import annotations
