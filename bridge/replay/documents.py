@@ -19,8 +19,8 @@ Kind = Literal["plain", "pointer", "object", "async", "event", "notification"]
 it (DST-5). ``event``: an asynchronous event itself, of a function's dead-letter queue (DST-21) or of EventBridge's.
 ``notification``: what SNS could not deliver to a subscriber (EVT-11)."""
 
-Attributes = Dict[str, tuple[str, str]]
-"""Name of a message attribute -> data type and text; binary ones are left out."""
+Attributes = Dict[str, str]
+"""Name of a message attribute -> its text; binary ones are left out."""
 
 LONGEST_WORD = 256
 LONGEST_TEXT = 1024
@@ -70,6 +70,8 @@ class Found(msgspec.Struct, frozen=True):
     pointer: Pointer | None = None
     event: bytes = b""
     """What the function is to be given: all of an asynchronous event, all of a batch that was stored (JSON text)."""
+    at: float | None = None
+    """Epoch seconds: when it failed; none: it is not told."""
     hindrance: str = ""
     """Why it cannot be replayed, in one line; empty: it can."""
 
@@ -161,7 +163,8 @@ def _record(members: Members | None) -> Found | None:
         **_error(members),
     )
     batch = next((name for name in members if name.endswith("BatchInfo")), None)
-    found = Found(kind="pointer" if batch else "async", why=why, function=context.functionArn)
+    at = _epoch(_as(members.get("timestamp"), str) or "")
+    found = Found("pointer" if batch else "async", why, context.functionArn, at=at)
     return _of_batch(batch, members, found) if batch else _of_event(members, found)
 
 
@@ -376,7 +379,7 @@ def _as(raw: msgspec.Raw | bytes | None, kind: Any) -> Any:
 
 
 def _text(attributes: Attributes, name: str, longest: int = LONGEST_WORD) -> str:
-    return attributes.get(name, ("", ""))[1][:longest]
+    return attributes.get(name, "")[:longest]
 
 
 def _count(attributes: Attributes, name: str) -> int | None:

@@ -9,10 +9,14 @@ from typing import Any, Literal
 import msgspec
 
 from bridge.filtering import decode_body
+from bridge.replay.documents import PLAIN, Attributes, Found, recognised
 
 Kind = Literal["plain", "pointer", "async", "object"]
 """``plain``: a message as somebody sent it to a queue. ``pointer``: a record that names records of a shard. ``async``:
-a record about an asynchronous event, or that event with its error in attributes. ``object``: a record in a bucket."""
+a record about an asynchronous event, or that event with its error in attributes. ``object``: a record with the records
+of a shard in it, as they are in buckets."""
+TABLE_RETENTION = 86_400.0
+"""Seconds for which streams of tables keep their records (DDB-1)."""
 
 
 class Attribute(msgspec.Struct, frozen=True):
@@ -92,25 +96,52 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     at: float | None = None
     """Epoch seconds: when it was sent, or of a record about a failure when that happened."""
     expires_at: float | None = None
-    """Epoch seconds: when the queue drops it."""
-    document: Any = None
-    """Of other kinds than ``plain``: the record, decoded."""
+    """Epoch seconds: when the queue drops it, or a table's stream the records that it points to."""
+    document: Found = PLAIN
+    """What was recognised, in full."""
 
     @property
     def id(self) -> str:
         return self.message.id
 
+    @property
+    def hindrance(self) -> str:
+        """Why it cannot be replayed whatever the target, in one line; empty: it can."""
+        return self.document.hindrance
+
 
 def read(message: Message, retention: float | None) -> Letter:
     """What the message is. ``retention``: seconds for which the queue keeps a message. Pure; never raises: what is not
-    recognised is plain."""
+    recognised is plain, and so is what was moved here from a queue, whatever it says: there it was a message."""
+    found = PLAIN if message.source_arn else recognised(message.body, _texts(message))
     sent = message.sent_at
     return Letter(
         message=message,
-        origin=Origin(source_arn=message.source_arn),
-        at=sent,
-        expires_at=None if sent is None or retention is None else sent + retention,
+        kind=_KINDS[found.kind],
+        reason=None if found.why == PLAIN.why else Reason(**msgspec.structs.asdict(found.why)),
+        origin=Origin(function_arn=found.function, source_arn=message.source_arn or found.target or found.source),
+        at=sent if found.at is None else found.at,
+        expires_at=_expiry(None if sent is None or retention is None else sent + retention, found),
+        document=found,
     )
+
+
+_KINDS: dict[str, Kind] = {
+    "plain": "plain", "pointer": "pointer", "object": "object",
+    "async": "async", "event": "async", "notification": "async",
+}  # fmt: skip
+
+
+def _texts(message: Message) -> Attributes:
+    return {name: it.value for name, it in message.message_attributes.items() if isinstance(it.value, str)}
+
+
+def _expiry(dropped_at: float | None, found: Found) -> float | None:
+    pointer = found.pointer
+    if pointer is None or found.event or pointer.first_at is None or pointer.stream.service != "dynamodb":
+        return dropped_at
+    trimmed_at = pointer.first_at + TABLE_RETENTION
+    return trimmed_at if dropped_at is None else min(dropped_at, trimmed_at)
 
 
 def view(letter: Letter, arn: str) -> dict[str, Any]:

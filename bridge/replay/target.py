@@ -19,6 +19,8 @@ class Sent(msgspec.Struct, frozen=True):
     """ARN."""
     maybe_twice: bool = False
     """An earlier try, whose answer was lost, may have arrived as well."""
+    detail: str = ""
+    """What else is worth telling of this letter, in one line."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -30,7 +32,9 @@ class Refused(msgspec.Struct, frozen=True):
     """It will fail again as it is."""
     target: str = ""
     maybe_sent: bool = False
-    """A try whose answer was lost may have arrived nevertheless."""
+    """A try whose answer was lost may have arrived nevertheless, or a part of what the letter stands for has."""
+    detail: str = ""
+    """What is peculiar to this letter, in one line without the body."""
 
 
 Outcome = Sent | Refused
