@@ -196,16 +196,15 @@ def _of_batch(name: str, members: Members, found: Found) -> Found:
     pointer = _pointer(name, info) if info else None
     source = info.streamArn if info else ""
     found = msgspec.structs.replace(found, pointer=pointer, source=source)
-    if "payload" in members:
-        event = _payload(members["payload"])
-        if event is None:
-            return msgspec.structs.replace(found, kind="object", hindrance="its payload is no event with Records")
-        return msgspec.structs.replace(found, kind="object", event=event)
     if pointer is None:
         known = name in _SERVICES
         what = "does not say where its records are" if known else "is about a source whose records cannot be read again"
         return msgspec.structs.replace(found, hindrance=f"its {name} {what}")
-    return found
+    if "payload" not in members:
+        return found
+    event = _payload(members["payload"])
+    hindrance = "" if event else "its payload is no event with Records"
+    return msgspec.structs.replace(found, kind="object", event=event or b"", hindrance=hindrance)
 
 
 def _pointer(name: str, info: _Info) -> Pointer | None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping as Dict,
 from contextlib import suppress
 from math import inf
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -81,6 +81,19 @@ def names_failures(answer: bytes) -> bool:
     return False
 
 
+class Attempt(NamedTuple):
+    """How one invocation went."""
+
+    done: tuple[Record, ...]
+    """Those that the function took."""
+    failure: str = ""
+    """Why it did not take all of them: the same for the same cause."""
+    detail: str = ""
+    request_id: str = ""
+    lost: bool = False
+    """Nobody knows whether the function had them."""
+
+
 class Handed(msgspec.Struct, frozen=True):
     """How far it came."""
 
@@ -90,12 +103,8 @@ class Handed(msgspec.Struct, frozen=True):
     """Of them those that were for the function."""
     done: int = 0
     """Of them those that the function took."""
-    failure: str = ""
-    """Why it took no more, in one line; empty: it took all of them."""
-
-
-class TooLarge(BridgeError):
-    """A record does not fit into an event."""
+    last: Attempt = Attempt(())
+    """The last invocation. It failed, or all of the records were taken."""
 
 
 async def hand_over(
@@ -105,66 +114,69 @@ async def hand_over(
     invoke: Invoke,
     *,
     most: int,
-    belongs: Callable[[Record], bool] | None = None,
     extra: Dict[str, bytes] | None = None,
 ) -> Handed:
     """Gives the records in their order to the function, at most ``most`` in one event, until one of them fails.
-    ``belongs`` leaves out others' records (KIN-50), ``extra`` are further members of the event. Raises what ``pages``
-    raises."""
-    batcher = Batcher(partition, most, inf, limit=PAYLOAD_LIMIT - _weight(extra or {}))
+    ``extra`` are further members of the event. Raises what ``pages`` raises before a record was taken."""
+    more = extra or {}
+    batcher = Batcher(partition, most, inf, limit=PAYLOAD_LIMIT - _weight(more))
     read = matched = done = 0
-    failure = ""
+    last = Attempt(())
 
     async def run(batches: Sequence[Batch]) -> None:
-        nonlocal done, failure
+        nonlocal done, last
         for batch in batches:
-            if failure:
-                return
-            taken, failure = await _attempt(batch, terms, invoke, extra or {})
-            done += taken
+            if not last.failure:
+                last = await attempt(batch, terms, invoke, more)
+                done += len(last.done)
 
-    async for page in pages:
-        read += len(page)
-        kept = terms.kept(page if belongs is None else [record for record in page if belongs(record)])
-        matched += len(kept)
-        batcher.add(kept, 0.0)
-        await run(batcher.take(0.0))
-        if failure:
-            break
+    try:
+        async for page in pages:
+            read += len(page)
+            kept = terms.kept(page)
+            matched += len(kept)
+            batcher.add(kept, 0.0)
+            await run(batcher.take(0.0))
+            if last.failure:
+                break
+    except BridgeError as error:
+        if not done:
+            raise
+        return Handed(read, matched, done, Attempt((), str(error)))
     await run(batcher.flush())
-    return Handed(read, matched, done, failure)
+    return Handed(read, matched, done, last)
 
 
-async def _attempt(batch: Batch, terms: Terms, invoke: Invoke, extra: Dict[str, bytes]) -> tuple[int, str]:
-    """How many records were taken, and why not all."""
+async def attempt(batch: Batch, terms: Terms, invoke: Invoke, extra: Dict[str, bytes]) -> Attempt:
+    """One invocation for these records."""
     event = terms.source.event(batch, extra)
     if len(event) > PAYLOAD_LIMIT:  # KIN-38
-        return 0, f"record {batch.records[0].id} has {len(event)} bytes as an event; the most is {PAYLOAD_LIMIT}"
+        detail = f"as an event it has {len(event)} bytes; the most is {PAYLOAD_LIMIT}"
+        return Attempt((), "too large for an event of a function", detail)
     outcome = await invoke(event, terms.source.trace(batch))
     done = terms.done(batch, outcome)
     if len(done) == len(batch.records):
-        return len(done), ""
+        return Attempt(done, request_id=outcome.request_id)
     if isinstance(outcome, Failed):
-        return 0, told(outcome)
-    rest = [record.id for record in batch.records if record not in done]
-    return len(done), f"the answer names record {rest[0]}" if done or len(rest) < len(batch.records) else answered(
-        outcome
-    )
+        return failed(outcome)
+    if not names_failures(outcome.payload):
+        return Attempt(done, UNREADABLE, request_id=outcome.request_id)
+    first = next(record.id for record in batch.records if record not in done)
+    return Attempt(done, REPORTED, f"the first is {first}", outcome.request_id)
 
 
-def answered(outcome: Succeeded) -> str:
-    """Why an answer without an error is none of success."""
-    if names_failures(outcome.payload):
-        return "the answer names failed records (batchItemFailures)"
-    return "the answer cannot be read as ReportBatchItemFailures asks for, so that all of the batch counts as failed"
+UNREADABLE = "the function's answer is none that ReportBatchItemFailures knows, so that all of it counts as failed"
+REPORTED = "the function's answer names records that failed"
 
 
-def told(outcome: Failed) -> str:
-    """How an invocation failed, in one line."""
+def failed(outcome: Failed) -> Attempt:
+    """What is told of a failed invocation."""
     error = parse_error(outcome.error)
     message = " ".join(error.errorMessage.split())
-    shown = message if len(message) <= SHOWN else f"{message[:SHOWN]}…"
-    return ": ".join(part for part in (error.errorType or outcome.kind, shown) if part)
+    what = error.errorType or outcome.kind
+    reason = f"the function failed: {what}" if outcome.ran else f"the function was not run: {what}"
+    detail = message if len(message) <= SHOWN else f"{message[:SHOWN]}…"
+    return Attempt((), reason, detail, outcome.request_id, lost=what == "Function.ConnectionLost")
 
 
 def _weight(extra: Dict[str, bytes]) -> int:
