@@ -76,6 +76,10 @@ class Objects:
     def __repr__(self) -> str:
         return f"<Objects of {self.place}>"
 
+    async def check(self) -> None:
+        """Raises RemoteError: NotFound when there is no such bucket."""
+        await self._call("ListObjectsV2", {"Bucket": self.place.bucket, "Prefix": self.place.prefix, "MaxKeys": 1})
+
     async def listed(self) -> AsyncGenerator[Stored]:
         """All of them in the order of their keys: a mapping's and a shard's in the order of time. Asks as it goes."""
         query: dict[str, Any] = {"Bucket": self.place.bucket, "Prefix": self.place.prefix, "MaxKeys": PAGE}

@@ -74,8 +74,7 @@ class ToFunction:
     ) -> bool | None:
         return await self._caller.__aexit__(kind, error, trace)
 
-    async def check(self) -> None:
-        """Raises UsageError when the function is not there; RemoteError."""
+    async def check(self, *, dry: bool) -> None:  # noqa: ARG002 - a look at the function changes nothing
         if aim := await self._aims.usual():
             self.name = f"function {aim.arn} through {self._caller.what}"
 
