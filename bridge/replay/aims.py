@@ -79,6 +79,16 @@ class Aims:
             self._found[wanted] = await self._caller.find(*wanted)
         return Aim(self._found[wanted], wanted[1], chosen=self._given is not None)
 
+    def arn(self, arn: str, name: str) -> str:
+        """The same as far as it is known without asking: an ARN, else what is said of it."""
+        wanted = self._given or (named(arn) if arn else named(name) if name else None)
+        if wanted is None:
+            return ""
+        function = self._found.get(wanted)
+        if function is not None:
+            return function.qualified(wanted[1])
+        return arn.removesuffix(f":{LATEST}") or ":".join(filter(None, wanted))
+
     def mapping(self, source: SourceArn, function_arn: str) -> Mapping | None:
         """The mapping of this queue or stream: the one that was said, else the one whose function this is, else the
         only one."""

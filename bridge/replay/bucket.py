@@ -3,7 +3,7 @@ replays of one place at the same time hand over twice."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -46,22 +46,25 @@ class BucketShelf:
         self.arn = objects.place.arn
         self.place = objects.place
         self._objects = objects
-        self._listing = objects.listed()
         self._most_held = most_held
+        self._listing: AsyncGenerator[Stored]
         self._held: dict[str, int] = {}
         self._freed = anyio.Event()
         self._taking = anyio.Lock()
         self._next: Stored | None = None
+        self._ended = False
 
     def __repr__(self) -> str:
         return f"<BucketShelf {self.place}: {len(self._held)} held>"
 
     async def __aenter__(self) -> Self:
+        self._listing, self._next, self._ended = self._objects.listed(), None, False
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._held.clear()
         with anyio.CancelScope(shield=True):
             await self._listing.aclose()
 
@@ -77,7 +80,7 @@ class BucketShelf:
     async def take(self, n: int) -> list[Letter]:
         async with self._taking:
             letters: list[Letter] = []
-            while len(letters) < n and (stored := await self._following()) is not None:
+            while not self._ended and len(letters) < n and (stored := await self._following()) is not None:
                 if not await self._has_room(stored, wait=not letters):
                     break
                 self._next = None
@@ -95,7 +98,7 @@ class BucketShelf:
 
     async def _has_room(self, stored: Stored, *, wait: bool) -> bool:
         while self._held and sum(self._held.values()) + stored.size > self._most_held:
-            if not wait:
+            if not wait or self._ended:
                 return False
             self._freed = anyio.Event()
             await self._freed.wait()
@@ -115,6 +118,10 @@ class BucketShelf:
         if letter.kind == "plain":
             return msgspec.structs.replace(letter, document=Found(hindrance=hindrance or STRANGER))
         return letter
+
+    def end(self) -> None:
+        self._ended = True
+        self._freed.set()
 
     def holds(self, letter: Letter) -> bool:
         return letter.id in self._held

@@ -118,33 +118,43 @@ class _Slots:
 
 class ApiCaller:
     """Asks a Lambda API, such as a running daemon's, for synchronous invocations: the concurrency and the throttling of
-    whoever runs the function apply. Requests are signed with the keys of the AWS chain where there are any."""
+    whoever runs the function apply. Requests are signed with ``keys``; none: with those of the AWS chain where there
+    are any."""
 
-    def __init__(self, url: str, settings: AwsSettings, *, output: OutputSink | None = None) -> None:
+    def __init__(
+        self, url: str, settings: AwsSettings, *, keys: Credentials | None = None, output: OutputSink | None = None
+    ) -> None:
         self.url = checked_url(url)
         self.what = f"the API at {shown_url(self.url)}"
         self._settings = AwsSettings(
             region=settings.region or "us-east-1", profile=settings.profile, endpoint_url=self.url
         )
-        self._output = output
+        self._keys, self._output = keys, output
         self._stack = AsyncExitStack()
-        self._aws = Aws()
+        self._aws: Aws
+        self._leash: Leash
         self._executors: dict[tuple[str, str], LambdaExecutor] = {}
 
     def __repr__(self) -> str:
         return f"<ApiCaller {shown_url(self.url)}: {len(self._executors)} functions>"
 
     async def __aenter__(self) -> Self:
-        self._leash = await self._stack.enter_async_context(Leash())
-        self._aws = await self._stack.enter_async_context(Aws())
-        if await self._aws.credentials(self._settings).current() is None:
-            self._aws = await self._stack.enter_async_context(Aws(credentials=_nobody))
+        async with AsyncExitStack() as stack:
+            self._leash = await stack.enter_async_context(Leash())
+            self._aws = await stack.enter_async_context(self._signing(self._keys))
+            if self._keys is None and await self._aws.credentials(self._settings).current() is None:
+                self._aws = await stack.enter_async_context(self._signing(NOBODY))
+            self._stack = stack.pop_all()
         return self
+
+    def _signing(self, keys: Credentials | None) -> Aws:
+        return Aws(credentials=lambda _: keys) if keys else Aws()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        for executor in self._executors.values():
+        while self._executors:
+            _, executor = self._executors.popitem()
             await executor.__aexit__(kind, error, trace)
         return await self._stack.__aexit__(kind, error, trace)
 
@@ -190,9 +200,8 @@ class ApiCaller:
         return await self._aws.api("lambda", self._settings)
 
 
-def _nobody(_settings: AwsSettings) -> Credentials:
-    """Keys for an API that asks nobody for them, since the SDK signs with some or not at all."""
-    return Credentials("bridge", "bridge")
+NOBODY = Credentials("bridge", "bridge")
+"""Keys for an API that asks nobody for them, since the SDK signs with some or not at all."""
 
 
 async def patiently(executor: Executor, invocation: Invocation) -> Outcome:

@@ -74,6 +74,13 @@ class ToFunction:
     ) -> bool | None:
         return await self._caller.__aexit__(kind, error, trace)
 
+    def arn(self, letter: Letter) -> str:
+        if letter.kind != "plain":
+            return self._aims.arn(letter.origin.function_arn, self._known.function)
+        queue = self._queue(letter)
+        mapping = self._aims.mapping(SourceArn.parse(queue), "") if queue else None
+        return self._aims.arn("", mapping.function if mapping else self._known.function)
+
     async def check(self, *, dry: bool) -> None:  # noqa: ARG002 - a look at the function changes nothing
         if aim := await self._aims.usual():
             self.name = f"function {aim.arn} through {self._caller.what}"
