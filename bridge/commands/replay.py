@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from bridge.aws import Aws
     from bridge.function import AwsSettings
+    from bridge.replay.bucket import BucketShelf
     from bridge.replay.dump import DumpShelf
     from bridge.replay.journal import Journal
     from bridge.replay.letter import Letter
@@ -77,12 +78,14 @@ class _Command:
     def __init__(self, args: argparse.Namespace, plan: Plan, settings: Settings | None) -> None:
         self._args, self._plan, self._settings = args, plan, settings
         self._stop: anyio.Event
+        self._given: AwsSettings
 
     async def run(self) -> int:
         import anyio
 
         from bridge.aws import Aws
         from bridge.function import AwsSettings
+        from bridge.replay import bucket, objects
         from bridge.replay.finding import resolve
         from bridge.replay.queue import SqsShelf
         from bridge.replay.queues import find
@@ -91,23 +94,32 @@ class _Command:
         args = self._args
         configured = self._settings.aws.region if self._settings else None
         region = args.region or configured or os.environ.get("AWS_REGION")
-        given = AwsSettings(region=region, endpoint_url=args.endpoint_url, profile=args.profile)
+        self._given = given = AwsSettings(region=region, endpoint_url=args.endpoint_url, profile=args.profile)
         async with Aws() as aws:
             place = await resolve(aws, args.dlq, self._settings, given)
+            if stored := objects.Place.parse(place.word):
+                place_of = await bucket.find(aws, place.aws, stored)
+                return await self._work(aws, place.aws, place_of, f"bucket {stored}")
             queue = await find(aws, place.aws, place.word)
             _advise(queue, looks=args.peek or args.dry_run or bool(args.export))
-            shelf = SqsShelf(queue)
             if args.native:
                 return await self._native(aws, place.aws, queue)
-            if args.peek:
-                return await self._peek(shelf)
-            if args.export:
-                return await self._export(shelf)
-            return await self._replay(aws, place.aws, shelf)
+            return await self._work(aws, place.aws, SqsShelf(queue), str(queue))
+
+    async def _work(self, aws: Aws, settings: AwsSettings, shelf: SqsShelf | BucketShelf, name: str) -> int:
+        """``name``: of the shelf, for people."""
+        args = self._args
+        if args.native:
+            raise UsageError(f"--native: AWS's own task moves messages of queues; {name} has none")
+        if args.peek:
+            return await self._peek(shelf)
+        if args.export:
+            return await self._export(shelf)
+        return await self._replay(aws, settings, shelf, name)
 
     # Looking.
 
-    async def _peek(self, shelf: SqsShelf) -> int:
+    async def _peek(self, shelf: Shelf) -> int:
         from bridge.commands import replay_shown
         from bridge.replay.loop import peek
         from bridge.replay.plan import Selection
@@ -124,7 +136,7 @@ class _Command:
         print(f"{len(found)} messages looked at and given back", file=sys.stderr)
         return self._interrupted(0)
 
-    async def _export(self, shelf: SqsShelf) -> int:
+    async def _export(self, shelf: SqsShelf | BucketShelf) -> int:
         from bridge.replay.dump import Writer
         from bridge.replay.loop import look
         from bridge.replay.plan import Selection
@@ -138,10 +150,10 @@ class _Command:
                 for letter in letters:
                     print(_exported(letter))
 
-        with Writer(file, shelf.arn, retention=shelf.queue.retention, fifo=shelf.fifo) as writer:
+        with Writer(file, shelf.arn, retention=shelf.retention, fifo=shelf.fifo) as writer:
             async with self._signals():
                 count = await look(shelf, most, Selection(self._plan, shelf.arn), keep, self._stop)
-        print(f"{count} messages written to {file}; they are in the queue still", file=sys.stderr)
+        print(f"{count} messages written to {file}; they are where they were still", file=sys.stderr)
         return self._interrupted(0)
 
     def _interrupted(self, status: int) -> int:
@@ -149,26 +161,26 @@ class _Command:
 
     # Sending.
 
-    async def _replay(self, aws: Aws, settings: AwsSettings, shelf: SqsShelf) -> int:
+    async def _replay(self, aws: Aws, settings: AwsSettings, shelf: SqsShelf | BucketShelf, name: str) -> int:
         from bridge.replay.dump import DumpShelf
 
-        args, plan, queue = self._args, self._plan, shelf.queue
+        args, plan = self._args, self._plan
         dump = DumpShelf(Path(args.import_)) if args.import_ else None
         if dump is not None:
-            _check_dump(dump, queue)
-        target = await self._target(aws, settings, shelf)
-        if target is None:
-            print(f"{queue.name} is empty, and no queue uses it", file=sys.stderr)
-            return 0
-        await target.check(dry=plan.dry_run)
-        waiting = (await (dump or shelf).count()).waiting
-        caller = await _caller(aws, settings, queue)
-        if not (plan.dry_run or args.yes):
-            _ask(f"Send about {self._expected(waiting)} messages of {queue} to {target.name}", caller)
+            _check_dump(dump, shelf.arn)
         async with AsyncExitStack() as stack:
+            target = await self._target(stack, aws, settings, shelf)
+            if target is None:
+                print(f"{name} is empty, and no queue uses it", file=sys.stderr)
+                return 0
+            await target.check(dry=plan.dry_run)
+            waiting = (await (dump or shelf).count()).waiting
+            caller = await _caller(aws, settings, shelf.arn)
+            if not (plan.dry_run or args.yes):
+                _ask(f"Send about {self._expected(waiting)} messages of {name} to {target.name}", caller)
             journal = None
             if not plan.dry_run:
-                journal = await stack.enter_async_context(self._journal(aws, queue, caller))
+                journal = await stack.enter_async_context(self._journal(aws, shelf, caller))
                 self._resume(shelf, journal)
             await stack.enter_async_context(self._signals())
             summary = await self._carry_out(plan, dump or shelf, target, journal, self._expected(waiting))
@@ -204,7 +216,7 @@ class _Command:
         finally:
             bar.clear()
 
-    async def _finish(self, shelf: SqsShelf, target: Target, journal: Journal, summary: Summary) -> None:
+    async def _finish(self, shelf: Shelf, target: Target, journal: Journal, summary: Summary) -> None:
         """Deletes the originals of what was sent from a dump."""
         from bridge.replay.plan import Plan
 
@@ -233,28 +245,29 @@ class _Command:
             return 1
         return 0 if summary.complete else 3
 
-    async def _target(self, aws: Aws, settings: AwsSettings, shelf: SqsShelf) -> Target | None:
+    async def _target(
+        self, stack: AsyncExitStack, aws: Aws, settings: AwsSettings, shelf: SqsShelf | BucketShelf
+    ) -> Target | None:
         """None: the queue is empty, and nothing tells where its letters would come from."""
-        from bridge.replay.queues import find
-        from bridge.replay.to_queue import QueueTarget
-        from bridge.replay.to_source import source_target
+        from bridge.commands.replay_targets import Given, Targets
 
-        to = self._args.to
-        if to in (None, "source"):
-            return await source_target(aws, settings, shelf)
-        if to == "function" or to.startswith("function:"):
-            raise UsageError("--to function is not implemented yet; expected source, or a queue's name, URL or ARN")
-        return QueueTarget(await find(aws, settings, to), shelf.queue)
+        args = self._args
+        given = Given(self._settings, self._given, word=args.dlq, api=args.api or "")
+        targets = Targets(aws, given, settings, shelf)
+        target = await targets.find(args.to)
+        for part in targets.functions:
+            await stack.enter_async_context(part)
+        return target
 
-    def _journal(self, aws: Aws, queue: Queue, caller: str) -> Journal:
+    def _journal(self, aws: Aws, shelf: SqsShelf | BucketShelf, caller: str) -> Journal:
         from bridge.replay.journal import Journal, default_path
 
         if self._args.journal:
             path = Path(self._args.journal)
         else:
-            endpoint = next(place.endpoint for place in aws.describe() if place.service == "sqs")
-            path = default_path(_state_file(self._settings), queue.arn, endpoint)
-        return Journal(path, queue.arn, run=self._plan.run, caller=caller)
+            endpoint = next(place.endpoint for place in aws.describe() if place.service == shelf.service)
+            path = default_path(_state_file(self._settings), shelf.arn, endpoint)
+        return Journal(path, shelf.arn, run=self._plan.run, caller=caller)
 
     def _resume(self, shelf: SqsShelf, journal: Journal) -> None:
         from bridge.replay.queue import HOLD
@@ -282,7 +295,7 @@ class _Command:
         if not args.yes:
             _ask(
                 f"Have AWS move all messages of {queue} to {to or 'where they came from'}",
-                await _caller(aws, settings, queue),
+                await _caller(aws, settings, queue.arn),
             )
         bar = Bar(0)
         async with self._signals():
@@ -361,9 +374,9 @@ def _advise(queue: Queue, *, looks: bool) -> None:
         print("note: in each group, what is replayed comes behind what is new there by now", file=sys.stderr)
 
 
-def _check_dump(dump: DumpShelf, queue: Queue) -> None:
-    if dump.arn != queue.arn:
-        raise UsageError(f"--import: the file was exported from {dump.arn}, not from {queue.arn}")
+def _check_dump(dump: DumpShelf, arn: str) -> None:
+    if dump.arn != arn:
+        raise UsageError(f"--import: the file was exported from {dump.arn}, not from {arn}")
     dump.check()
 
 
@@ -374,10 +387,10 @@ def _exported(letter: Letter) -> str:
     return fate_json(Fate(letter=letter, what="exported"))
 
 
-async def _caller(aws: Aws, settings: AwsSettings, queue: Queue) -> str:
+async def _caller(aws: Aws, settings: AwsSettings, arn: str) -> str:
     """ARN of who we are; empty where nobody tells."""
     try:
-        sts = await aws.api("sts", settings, queue.arn.split(":")[3] or None)
+        sts = await aws.api("sts", settings, arn.split(":")[3] or None)
         answer = await sts.call("GetCallerIdentity", {}, timeout=CALLER_TIMEOUT)
     except RemoteError:
         return ""

@@ -18,7 +18,11 @@ LOOKED_AT = 10
 """Messages that ``--peek`` shows unless told otherwise."""
 
 CHOOSING = ("filter", "since", "until", "max", "ids")
-SENDING = ("to", "rate", "concurrency", "keep", "max_failures", "journal")
+TO = (
+    "source, function[:NAME], or a queue's name, URL or ARN; default: where each came from, which is its function for"
+    " what a function did not take"
+)
+SENDING = ("to", "api", "rate", "concurrency", "keep", "max_failures", "journal")
 GOES_WITH = {
     "native": {"to", "rate", "yes"},
     "peek": {*CHOOSING, "json"},
@@ -33,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which letters, where to, and how."""
     add = parser.add_argument
     add("--dlq", metavar="QUEUE", required=True, help="name, URL or ARN; or a mapping or function: then its own DLQ")
-    add("--to", metavar="WHERE", help="source (default: where each came from), or a queue's name, URL or ARN")
+    add("--to", metavar="WHERE", help=TO)
+    add("--api", metavar="URL", help="the daemon that runs the functions; default: api.listen of the configuration")
     add("--filter", metavar="PATTERN", action="append", help="only what matches this event pattern; repeatable: any")
     add("--since", metavar="TIME", help="only what was sent from then on: 2026-11-23T02:00, or 02:00 (local time)")
     add("--until", metavar="TIME", help="only what was sent before")

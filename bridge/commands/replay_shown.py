@@ -93,7 +93,7 @@ def outcome(summary: Summary, *, dry_run: bool) -> Iterator[str]:
 def fate_json(fate: Fate) -> str:
     """What became of a letter, for scripts; never its body."""
     line: dict[str, Any] = {"id": fate.letter.id, "outcome": fate.what, "kind": fate.letter.kind}
-    for name in ("new_id", "target", "reason"):
+    for name in ("new_id", "target", "reason", "detail"):
         if value := getattr(fate, name):
             line[name] = value
     if fate.maybe_twice:

@@ -32,6 +32,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """Likewise the name of a function."""
     aws: AwsSettings = AwsSettings()
     """For streams that none of the mappings reads."""
+    given: AwsSettings = AwsSettings()
+    """What goes before a mapping's own."""
     shelf: str = ""
     """ARN of where the letters lie."""
 
@@ -110,6 +112,7 @@ class Aims:
         """The rules of this mapping, or those that hold where it is not known. ``windowed``: what is handed over has
         the members of a tumbling window."""
         rules = mapping or self._unknown(source)
+        rules = msgspec.structs.replace(rules, aws=self._known.given.over(rules.aws))
         if rules.stream is not None and not windowed:
             rules = msgspec.structs.replace(rules, stream=msgspec.structs.replace(rules.stream, tumbling_window=0.0))
         key = rules.uuid, aim.arn, windowed

@@ -40,7 +40,10 @@ class BucketShelf:
     """The objects at one place, each a letter whose id is its key, in the order of their keys. What is given back is
     not taken a second time."""
 
+    service = "s3"
     fifo = False
+    retention: float | None = None
+    """A bucket does not say how long it keeps them."""
 
     def __init__(self, objects: Objects, *, most_held: int = MOST_HELD) -> None:
         self.arn = objects.place.arn

@@ -9,6 +9,7 @@ import msgspec
 from bridge.errors import UsageError
 from bridge.function import AwsSettings, Function
 from bridge.mapping import Mapping
+from bridge.replay import objects
 from bridge.replay.queues import find, region_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ async def resolve(aws: Aws, word: str, settings: Settings | None, given: AwsSett
     """``given``: what the command line says about AWS; it goes before the configuration. Raises UsageError, and
     RemoteError when a mapping's queue has to be asked."""
     top = given.over(settings.aws) if settings else given
-    if word.startswith("arn:"):
+    if word.startswith(("arn:", "s3://")):
         return Place(word, top)
     if "://" in word:
         return Place(word, _at(word, top))
@@ -68,17 +69,23 @@ async def _of_mapping(aws: Aws, mapping: Mapping, given: AwsSettings) -> Place:
     if mapping.source != "sqs":
         if not mapping.stream or not mapping.stream.on_failure:
             raise UsageError(f"{meant} has no on-failure destination; give a queue's name, URL or ARN")
-        return Place(mapping.stream.on_failure, settings, meant)
+        return Place(_stored(mapping.stream.on_failure, mapping.uuid), settings, meant)
     source = await find(aws, settings, str(mapping.source_arn))
     if not source.dead_letters:
         raise UsageError(f"{meant}: {source.name} has no redrive policy, so no dead-letter queue; give a queue's name")
     return Place(source.dead_letters, settings, meant)
 
 
+def _stored(arn: str, folder: str) -> str:
+    """Of a bucket the part where Lambda stores what is meant (KIN-85, DST-13)."""
+    bucket = objects.Place.parse(arn)
+    return str(bucket._replace(prefix=f"{objects.FOLDER}{folder}/")) if bucket else arn
+
+
 def _of_function(function: Function, given: AwsSettings) -> list[Place]:
     settings = given.over(function.aws)
     return [
-        Place(arn, settings, f"{what} of function {function.name}")
+        Place(_stored(arn, f"async/{function.name}"), settings, f"{what} of function {function.name}")
         for arn, what in (
             (function.dead_letter, "DeadLetterConfig"),
             (function.event_invoke.on_failure, "on-failure destination"),

@@ -48,6 +48,7 @@ async def to_function(
         mapping=own,
         function=own.function if own else word if word in functions else _owner(settings, shelf),
         aws=given.over(settings.aws) if settings else given,
+        given=given,
         shelf=shelf,
     )
     return ToFunction(caller, aws, known, function)

@@ -337,17 +337,36 @@ class _Run:
         what: What = "kept" if self._plan.keep else "sent"
         if self._on_fate is _nobody:
             return
-        self._on_fate(Fate(letter=letter, what=what, new_id=outcome.new_id, target=outcome.target, maybe_twice=twice))
+        self._on_fate(
+            Fate(
+                letter=letter,
+                what=what,
+                new_id=outcome.new_id,
+                target=outcome.target,
+                detail=outcome.detail,
+                maybe_twice=twice,
+            )
+        )
 
     def _failed(self, letter: Letter, outcome: Refused) -> None:
-        self._row += 1
+        if not outcome.sender_fault:  # it says nothing about the next letter: expired ones lie in front
+            self._row += 1
         summary = self.summary
         summary.failed[outcome.reason] += 1
         if outcome.maybe_sent:
             summary.duplicate(letter)
         self._remember(letter.id, "failed")
         self._shelf.park([letter])
-        self._tell(letter, "failed", target=outcome.target, reason=outcome.reason, maybe_twice=outcome.maybe_sent)
+        self._on_fate(
+            Fate(
+                letter=letter,
+                what="failed",
+                target=outcome.target,
+                reason=outcome.reason,
+                detail=outcome.detail,
+                maybe_twice=outcome.maybe_sent,
+            )
+        )
         for behind in self._ready.stop(letter):
             self._leave(behind, BEHIND)
         most = self._plan.most_failures

@@ -54,6 +54,8 @@ class _Held(msgspec.Struct, eq=False):
 class SqsShelf:
     """One dead-letter queue."""
 
+    service = "sqs"
+
     def __init__(
         self,
         queue: Queue,
@@ -62,7 +64,7 @@ class SqsShelf:
         hold: int = HOLD,
         poll: int = POLL,
     ) -> None:
-        self.arn, self.fifo = queue.arn, queue.fifo
+        self.arn, self.fifo, self.retention = queue.arn, queue.fifo, queue.retention
         self.queue = queue
         self._api, self._url = queue.api, queue.url
         self._read = reader

@@ -24,6 +24,8 @@ class Fate(msgspec.Struct, frozen=True, kw_only=True):
     new_id: str = ""
     target: str = ""
     reason: str = ""
+    detail: str = ""
+    """What is peculiar to this letter."""
     maybe_twice: bool = False
     """It may have been sent more than once."""
 

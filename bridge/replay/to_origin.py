@@ -7,23 +7,19 @@ from collections.abc import Sequence
 from bridge.replay.letter import Letter
 from bridge.replay.target import Outcome, Parcel, Refused, Target
 
-NO_FUNCTION = (
-    "it stands for what a function did not take, and nobody runs functions here: name a configuration with -c, or a"
-    " daemon's API with --api"
-)
 NO_MESSAGE = (
     "it stands for what a function did not take, and is no message of a queue: --to function hands that to its function"
 )
-NO_QUEUE = "it does not say which queue it came from; give one with --to"
 
 
 class OriginTarget:
-    """A ``Target`` of two: plain letters go to ``queues``, all others to ``functions``. Where one of them is none, such
-    letters stay, and ``why`` is said of those for a function."""
+    """A ``Target`` of two: plain letters go to ``queues``, all others to ``functions``; where that is none, records of
+    failures stay, and ``why`` is said of them. Functions are checked when a letter is for one: most
+    queues hold none such."""
 
-    def __init__(self, queues: Target | None, functions: Target | None, why: str = NO_FUNCTION) -> None:
+    def __init__(self, queues: Target, functions: Target | None, why: str) -> None:
         self._queues, self._functions, self._why = queues, functions, why
-        self.most = min(target.most for target in self._targets)
+        self.most = queues.most if queues.name or functions is None else functions.most
 
     def __repr__(self) -> str:
         return f"<OriginTarget {self.name}>"
@@ -31,19 +27,14 @@ class OriginTarget:
     @property
     def name(self) -> str:
         """For people."""
-        return ", ".join(target.name for target in self._targets if target.name)
-
-    @property
-    def _targets(self) -> list[Target]:
-        return [target for target in (self._queues, self._functions) if target is not None]
+        return self._queues.name or (self._functions.name if self._functions else "")
 
     def arn(self, letter: Letter) -> str:
         target = self._of(letter)
         return target.arn(letter) if target else ""
 
     async def check(self, *, dry: bool) -> None:
-        for target in self._targets:
-            await target.check(dry=dry)
+        await self._queues.check(dry=dry)
 
     async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
         """Runs of letters that go the same way, one after the other."""
@@ -59,11 +50,11 @@ class OriginTarget:
         target = self._of(parcels[0].letter)
         if target is not None:
             return await target.send(parcels)
-        why = NO_QUEUE if self._queues is None and parcels[0].letter.kind == "plain" else self._why
-        return [Refused(parcel.letter.hindrance or why, sender_fault=True) for parcel in parcels]
+        return [Refused(parcel.letter.hindrance or self._why, sender_fault=True) for parcel in parcels]
 
     def _of(self, letter: Letter) -> Target | None:
-        """None: it stays."""
-        if letter.kind != "plain":
+        """None: it stays. An event that lies there as it was, without a record around it, may go to a queue as well."""
+        if letter.kind != "plain" and self._functions:
             return self._functions
-        return None if letter.hindrance else self._queues
+        whole = letter.document.kind in ("plain", "event", "notification")
+        return self._queues if whole and not letter.hindrance else None

@@ -44,7 +44,7 @@ class SourceTarget:
         return ", ".join(target.name for target in self._targets.values())
 
     def arn(self, letter: Letter) -> str:
-        return letter.message.source_arn or self._only
+        return letter.origin.source_arn or self._only
 
     async def check(self, *, dry: bool) -> None:
         for target in self._targets.values():
@@ -77,10 +77,13 @@ class SourceTarget:
             return self._targets.get(arn) or self._unusable[arn]
 
 
-async def source_target(aws: Aws, settings: AwsSettings, shelf: SqsShelf) -> SourceTarget | None:
+async def source_target(
+    aws: Aws, settings: AwsSettings, shelf: SqsShelf, *, messages_only: bool = False
+) -> SourceTarget | None:
     """Found before a letter is taken to be sent: the queue that names this one in its redrive policy; if that is not
-    one, what the first letters say (they are looked at and given back). None: there is neither a source nor a letter.
-    Raises UsageError when it cannot be told, RemoteError."""
+    one, what the first letters say (they are looked at and given back). Letters that are no messages of queues have no
+    part in it; with ``messages_only`` they must not be there. None: there is neither a source nor a letter. Raises
+    UsageError when it cannot be told, RemoteError."""
     of = shelf.queue
     listed = await _listed(aws, settings, of)
     if len(listed) == 1:
@@ -88,7 +91,14 @@ async def source_target(aws: Aws, settings: AwsSettings, shelf: SqsShelf) -> Sou
     letters = await peek(shelf, TAKEN)
     if not letters and not listed:
         return None
-    silent = [letter for letter in letters if not letter.message.source_arn]
+    others = [letter for letter in letters if letter.kind != "plain"]
+    if others and messages_only:
+        raise UsageError(
+            f"message {others[0].id} stands for what a function did not take, and came from no queue; leave --to away"
+            " or give --to function"
+        )
+    messages = [letter for letter in letters if letter.kind == "plain"]
+    silent = [letter for letter in messages if not letter.origin.source_arn]
     if silent and listed:
         raise UsageError(
             f"{len(listed)} queues use {of.name} as their dead-letter queue, and message {silent[0].id} does not say"
@@ -99,7 +109,7 @@ async def source_target(aws: Aws, settings: AwsSettings, shelf: SqsShelf) -> Sou
             f"no queue uses {of.name} as its dead-letter queue, and message {silent[0].id} does not say where it came"
             " from; give a queue or a function with --to"
         )
-    named = {letter.message.source_arn for letter in letters} or {queue.arn for queue in listed}
+    named = {letter.origin.source_arn for letter in messages} or {queue.arn for queue in listed}
     targets = [await _open(aws, settings, of, arn) for arn in sorted(named)]
     return SourceTarget(aws, settings, of, targets, only="")
 
