@@ -11,6 +11,7 @@ from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 import anyio
+from anyio.abc import TaskGroup, TaskStatus
 
 from bridge.aws import Api, Aws, Credentials
 from bridge.errors import NotFound, Unreachable, UsageError
@@ -63,22 +64,31 @@ class OwnCaller:
     def __init__(self, functions: Dict[str, Function], file: str, aws: Aws, output: OutputSink | None = None) -> None:
         self._functions, self._file = functions, file
         self._aws, self._output = aws, output
-        self._stack = AsyncExitStack()
         self._leash = Leash()
         self._ready: dict[str, _Slots] = {}
         self._opening = anyio.Lock()
+        self._hosts: TaskGroup
+        self._over: anyio.Event
 
     def __repr__(self) -> str:
         return f"<OwnCaller of {self._file}: {list(self._ready.values())!r}>"
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self._leash)
+        await self._leash.__aenter__()
+        self._over = anyio.Event()
+        self._hosts = anyio.create_task_group()
+        await self._hosts.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+    ) -> None:
+        self._over.set()
+        try:
+            await self._hosts.__aexit__(None, None, None)  # the caller's own error passes as it is, in no group
+        finally:
+            self._ready.clear()
+            await self._leash.__aexit__(kind, error, trace)
 
     async def find(self, name: str, qualifier: str) -> Function:
         function = self._functions.get(name)
@@ -98,10 +108,17 @@ class OwnCaller:
     async def _slots(self, function: Function) -> _Slots:
         async with self._opening:
             if function.name not in self._ready:
-                surroundings = Surroundings(self._leash, self._aws.credentials(function.aws), self._output, self._aws)
-                executor = await self._stack.enter_async_context(Versions(function, surroundings))
-                self._ready[function.name] = _Slots(executor, function)
+                self._ready[function.name] = await self._hosts.start(
+                    self._host, function, name=f"executor of {function.name}"
+                )
             return self._ready[function.name]
+
+    async def _host(self, function: Function, *, task_status: TaskStatus[_Slots]) -> None:
+        """An executor is left by the task that entered it."""
+        surroundings = Surroundings(self._leash, self._aws.credentials(function.aws), self._output, self._aws)
+        async with Versions(function, surroundings) as executor:
+            task_status.started(_Slots(executor, function))
+            await self._over.wait()
 
 
 class _Slots:

@@ -39,7 +39,9 @@ async def resolve(aws: Aws, word: str, settings: Settings | None, given: AwsSett
         return Place(word, top)
     places = []
     if word in settings.mappings:
-        places.append(await _of_mapping(aws, settings.mappings[word], given))
+        mapping = settings.mappings[word]
+        function = settings.functions.get(mapping.function)
+        places.append(await _of_mapping(aws, mapping, function, given))
     if word in settings.functions:
         places += _of_function(settings.functions[word], given)
     if len({place.word for place in places}) > 1:
@@ -64,11 +66,13 @@ def _at(url: str, settings: AwsSettings) -> AwsSettings:
     return msgspec.structs.replace(settings, endpoint_url=f"{scheme}://{host}")
 
 
-async def _of_mapping(aws: Aws, mapping: Mapping, given: AwsSettings) -> Place:
+async def _of_mapping(aws: Aws, mapping: Mapping, function: Function | None, given: AwsSettings) -> Place:
     settings, meant = given.over(mapping.aws), f"mapping {mapping.name}"
     if mapping.source != "sqs":
         if not mapping.stream or not mapping.stream.on_failure:
             raise UsageError(f"{meant} has no on-failure destination; give a queue's name, URL or ARN")
+        if function is not None:  # it is told of failures with the function's own settings
+            settings = given.over(function.aws)
         return Place(_stored(mapping.stream.on_failure, mapping.uuid), settings, meant)
     source = await find(aws, settings, str(mapping.source_arn))
     if not source.dead_letters:
