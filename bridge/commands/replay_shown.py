@@ -123,6 +123,7 @@ def letter_json(letter: Letter) -> str:
         "reason": None
         if reason is None
         else {name: value for name in reason.__struct_fields__ if (value := getattr(reason, name)) not in ("", None)},
+        "hindrance": letter.hindrance,
         "body": it.body,
         "attributes": dict(it.attributes),
         "message_attributes": {
@@ -164,6 +165,8 @@ def _letter(letter: Letter, now: float) -> Iterator[str]:
     facts += [f"received {it.receives} times", f"group {plain(it.group)}" if it.group else ""]
     facts += [letter.kind if letter.kind != "plain" else ""]
     yield f"  {plain(it.id)}: {', '.join(filter(None, facts))}"
+    if letter.hindrance:
+        yield f"    cannot be replayed: {plain(letter.hindrance)}"
     body = plain(it.body[: BODY_SHOWN + 1])
     yield f"    {body if len(it.body) <= BODY_SHOWN else f'{body[:BODY_SHOWN]}… ({len(it.body)} characters)'}"
     for name, value in it.message_attributes.items():
