@@ -68,7 +68,7 @@ class Aims:
         """The function that all letters go to, or would go to unless they say otherwise; none: each says its own.
         Raises UsageError when there is no such function; RemoteError."""
         known = self._known
-        own = known.mapping.function if known.mapping else known.function
+        own = whose(known.mapping) or known.function
         return await self.of("", own) if self._given or own else None
 
     async def of(self, arn: str, name: str) -> Aim:
@@ -131,6 +131,11 @@ class Aims:
             stream=None if source.service == "sqs" else StreamOptions(),
             aws=self._known.aws,
         )
+
+
+def whose(mapping: Mapping | None) -> str:
+    """The function of a mapping, with the qualifier that it names; empty: there is no mapping."""
+    return ":".join(filter(None, (mapping.function, mapping.qualifier))) if mapping else ""
 
 
 def named(text: str) -> tuple[str, str]:

@@ -46,7 +46,7 @@ async def to_function(
     known = Known(
         mappings=mappings,
         mapping=own,
-        function=own.function if own else word if word in functions else _owner(settings, shelf),
+        function="" if own else word if word in functions else _owner(settings, shelf),
         aws=given.over(settings.aws) if settings else given,
         given=given,
         shelf=shelf,

@@ -18,7 +18,7 @@ from bridge.lineage import joined
 from bridge.mapping import SourceArn
 from bridge.pipeline.batcher import PAYLOAD_LIMIT, Batcher
 from bridge.record import Record
-from bridge.replay.aims import Aim, Aims, Known
+from bridge.replay.aims import Aim, Aims, Known, whose
 from bridge.replay.callers import Caller
 from bridge.replay.documents import Pointer
 from bridge.replay.handing import Attempt, Handed, Invoke, Terms, attempt, failed, hand_over, stored
@@ -79,7 +79,7 @@ class ToFunction:
             return self._aims.arn(letter.origin.function_arn, self._known.function)
         queue = self._queue(letter)
         mapping = self._aims.mapping(SourceArn.parse(queue), "") if queue else None
-        return self._aims.arn("", mapping.function if mapping else self._known.function)
+        return self._aims.arn("", whose(mapping) or self._known.function)
 
     async def check(self, *, dry: bool) -> None:  # noqa: ARG002 - a look at the function changes nothing
         if aim := await self._aims.usual():
@@ -149,7 +149,7 @@ class ToFunction:
             raise Left("nobody says which queue the message was in, so that its event cannot be made")
         arn = SourceArn.parse(queue)
         mapping = self._aims.mapping(arn, "")
-        aim = await self._aims.of("", mapping.function if mapping else self._known.function)
+        aim = await self._aims.of("", whose(mapping) or self._known.function)
         terms = self._aims.terms(aim, mapping, arn)
         records = [record(letter, arn) for letter in letters]
         batcher = Batcher(queue, self.most, inf)
@@ -169,7 +169,7 @@ class ToFunction:
         if pointer is None:
             raise Left("it does not say where its records are")
         mapping = self._aims.mapping(pointer.stream, found.function)
-        aim = await self._aims.of(found.function, mapping.function if mapping else "")
+        aim = await self._aims.of(found.function, whose(mapping))
         if found.event:
             return await self._stored(letter, pointer, aim)
         if mapping and mapping.stream and mapping.stream.tumbling_window and not aim.chosen:
@@ -276,6 +276,9 @@ def _told(handed: Handed, pointer: Pointer, aim: Aim, terms: Terms, *, whole: bo
         return Refused(EXPIRED_IN_PART, True, aim.arn, maybe_sent=handed.done > 0, detail=detail)
     if not handed.matched:
         return Refused(_filtered(terms), True, aim.arn)
-    more = handed.done - pointer.records
-    detail = f"{more} records more than it says lie between its first and its last one" if more > 0 else ""
-    return Sent(last.request_id, aim.arn, maybe_twice=more > 0, detail=detail)
+    detail = (
+        ""
+        if handed.done == pointer.records
+        else f"the function took {handed.done} records; the letter says {pointer.records}"
+    )
+    return Sent(last.request_id, aim.arn, maybe_twice=handed.done > pointer.records, detail=detail)

@@ -196,7 +196,7 @@ async def test_without_a_mapping_nothing_between_is_handed_over(near: Near, worl
     sent = only(await world.send(pointer(near, numbers, batchSize=2)))
     assert (sent.maybe_twice, sent.detail) == (
         True,
-        "3 records more than it says lie between its first and its last one",
+        "the function took 5 records; the letter says 2",
     )
     assert names(world) == [list("abcde")]
 
@@ -524,3 +524,18 @@ async def test_letters_of_all_kinds_together_keep_their_order(queue: World) -> N
     assert [type(it) for it in outcomes] == [Sent, Sent, Sent, Sent, Refused]
     kinds = [len(event["Records"]) if isinstance(event, dict) else event for event in queue.events("worker")]
     assert kinds == [1, 1, 2]
+
+
+async def test_a_mapping_of_a_version_has_its_messages_run_by_that(queue: World) -> None:  # ESM-10
+    queue.function("worker", versions={"7": Path()})
+    orders = queue.mapping("orders", "worker", QUEUE, qualifier="7")
+    assert only(await queue.send(*moved("a"), mapping=orders)).target == f"{WORKER}:7"
+    async with queue.target(mapping=orders) as target:
+        assert target.name == f"function {WORKER}:7 through this process"
+        assert target.arn(moved("a")[0]) == f"{WORKER}:7"
+
+
+async def test_fewer_records_than_the_letter_says_are_told(near: Near, world: World) -> None:
+    world.mapping("clicks", "worker", near.stream.arn)
+    sent = only(await world.send(pointer(near, await near.put(*"ab", key="k"), batchSize=7)))
+    assert (sent.maybe_twice, sent.detail) == (False, "the function took 2 records; the letter says 7")
