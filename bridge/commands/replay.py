@@ -163,6 +163,7 @@ class _Command:
 
     async def _replay(self, aws: Aws, settings: AwsSettings, shelf: SqsShelf | BucketShelf, name: str) -> int:
         from bridge.replay.dump import DumpShelf
+        from bridge.replay.queue import SqsShelf
 
         args, plan = self._args, self._plan
         dump = DumpShelf(Path(args.import_)) if args.import_ else None
@@ -181,7 +182,8 @@ class _Command:
             journal = None
             if not plan.dry_run:
                 journal = await stack.enter_async_context(self._journal(aws, shelf, caller))
-                self._resume(shelf, journal)
+                if isinstance(shelf, SqsShelf):  # nothing of a bucket is held for anybody
+                    self._resume(shelf, journal)
             await stack.enter_async_context(self._signals())
             summary = await self._carry_out(plan, dump or shelf, target, journal, self._expected(waiting))
             if dump is not None and journal and plan.defer and not self._stop.is_set():

@@ -349,7 +349,7 @@ class _Run:
         )
 
     def _failed(self, letter: Letter, outcome: Refused) -> None:
-        if not outcome.sender_fault:  # it says nothing about the next letter: expired ones lie in front
+        if not outcome.alone:
             self._row += 1
         summary = self.summary
         summary.failed[outcome.reason] += 1

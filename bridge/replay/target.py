@@ -33,6 +33,8 @@ class Refused(msgspec.Struct, frozen=True):
     target: str = ""
     maybe_sent: bool = False
     """A try whose answer was lost may have arrived nevertheless, or a part of what the letter stands for has."""
+    alone: bool = False
+    """That says nothing about the next letter: expired ones, for example, lie in front of all others."""
     detail: str = ""
     """What is peculiar to this letter, in one line without the body."""
 

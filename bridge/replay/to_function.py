@@ -159,7 +159,7 @@ class ToFunction:
             done = await attempt(batch, terms, self._invoke(aim, terms.mapping.name), {})
             fates |= {id(it): _refused(done, aim) for it in batch.records}
             fates |= {id(it): Sent(done.request_id, aim.arn) for it in done.done}
-        return [fates.get(id(it), Refused(_filtered(terms), True, aim.arn)) for it in records]
+        return [fates.get(id(it), _filtered(terms, aim)) for it in records]
 
     # Records of streams.
 
@@ -219,9 +219,9 @@ async def _or_left(work: Callable[[], Awaitable[T]]) -> T | Refused:
     try:
         return await work()
     except Left as left:
-        return Refused(str(left), left.for_good, detail=left.detail)
+        return Refused(str(left), left.for_good, alone=left.for_good, detail=left.detail)
     except Expired as error:
-        return Refused(EXPIRED, True, detail=str(error))
+        return Refused(EXPIRED, True, alone=True, detail=str(error))
     except BridgeError as error:
         return Refused(str(error), isinstance(error, UsageError | NotFound))
 
@@ -233,8 +233,9 @@ def _is_queue(arn: str) -> bool:
         return False
 
 
-def _filtered(terms: Terms) -> str:
-    return f"the filter of mapping {terms.mapping.name} does not let it through"
+def _filtered(terms: Terms, aim: Aim) -> Refused:
+    why = f"the filter of mapping {terms.mapping.name} does not let it through"
+    return Refused(why, sender_fault=True, alone=True, target=aim.arn)
 
 
 def _refused(done: Attempt, aim: Aim) -> Refused:
@@ -273,9 +274,9 @@ def _told(handed: Handed, pointer: Pointer, aim: Aim, terms: Terms, *, whole: bo
         return _refused(last, aim)
     if not whole:
         detail = f"the function took the {handed.done} that are left of {pointer.records} records"
-        return Refused(EXPIRED_IN_PART, True, aim.arn, maybe_sent=handed.done > 0, detail=detail)
+        return Refused(EXPIRED_IN_PART, True, aim.arn, maybe_sent=handed.done > 0, alone=True, detail=detail)
     if not handed.matched:
-        return Refused(_filtered(terms), True, aim.arn)
+        return _filtered(terms, aim)
     detail = (
         ""
         if handed.done == pointer.records

@@ -50,7 +50,7 @@ class OriginTarget:
         target = self._of(parcels[0].letter)
         if target is not None:
             return await target.send(parcels)
-        return [Refused(parcel.letter.hindrance or self._why, sender_fault=True) for parcel in parcels]
+        return [Refused(parcel.letter.hindrance or self._why, sender_fault=True, alone=True) for parcel in parcels]
 
     def _of(self, letter: Letter) -> Target | None:
         """None: it stays. An event that lies there as it was, without a record around it, may go to a queue as well."""

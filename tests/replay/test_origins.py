@@ -70,7 +70,7 @@ async def test_a_record_of_a_failure_is_never_sent_as_if_it_were_the_event() -> 
     target = OriginTarget(queue, None, NO_MESSAGE)
     outcomes = await sent(target, A, POINTED, STORED, RECORD, DEAD_EVENT, UNTAKEN, CUT)
     assert [isinstance(it, Sent) for it in outcomes] == [True, False, False, False, True, True, False]
-    assert outcomes[1:4] == [Refused(NO_MESSAGE, sender_fault=True)] * 3
+    assert outcomes[1:4] == [Refused(NO_MESSAGE, sender_fault=True, alone=True)] * 3
     cut = outcomes[-1]
     assert isinstance(cut, Refused)
     assert "cut it off" in cut.reason

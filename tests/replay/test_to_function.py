@@ -108,7 +108,7 @@ async def test_the_mappings_filter_applies_again(near: Near, world: World) -> No
 async def test_a_filter_that_lets_nothing_through_leaves_the_letter(near: Near, world: World) -> None:
     world.mapping("clicks", "worker", near.stream.arn, patterns=('{"eventSource": ["nobody"]}',))
     refused = only(await world.send(pointer(near, await near.put("a"))))
-    assert refused == Refused("the filter of mapping clicks does not let it through", True, WORKER)
+    assert refused == Refused("the filter of mapping clicks does not let it through", True, WORKER, alone=True)
     assert names(world) == []
 
 
@@ -207,7 +207,7 @@ async def test_expired_records_leave_the_letter(near: Near, world: World) -> Non
     near.stream.trim(near.stream.open[0], numbers[1])
     refused = only(await world.send(pointer(near, numbers)))
     assert refused == Refused(
-        "expired in part: the stream does not keep all of its records any more", True, WORKER, maybe_sent=True,
+        "expired in part: the stream does not keep all of its records any more", True, WORKER, maybe_sent=True, alone=True,
         detail="the function took the 2 that are left of 4 records",
     )  # fmt: skip
     near.stream.trim(near.stream.open[0])
@@ -497,7 +497,7 @@ async def test_a_message_that_the_filter_removes_is_left(queue: World) -> None: 
     orders = queue.mapping("orders", "worker", QUEUE, partial=True, patterns=('{"body": {"kind": ["order"]}}',))
     outcomes = await queue.send(*moved('{"kind": "order"}', '{"kind": "visit"}'), mapping=orders)
     assert isinstance(outcomes[0], Sent)
-    assert outcomes[1] == Refused("the filter of mapping orders does not let it through", True, WORKER)
+    assert outcomes[1] == Refused("the filter of mapping orders does not let it through", True, WORKER, alone=True)
 
 
 async def test_large_messages_are_parted_into_events_that_fit(queue: World) -> None:  # SQS-8
