@@ -207,9 +207,13 @@ async def test_expired_records_leave_the_letter(near: Near, world: World) -> Non
     near.stream.trim(near.stream.open[0], numbers[1])
     refused = only(await world.send(pointer(near, numbers)))
     assert refused == Refused(
-        "expired in part: the stream does not keep all of its records any more", True, WORKER, maybe_sent=True, alone=True,
+        "expired in part: the stream does not keep all of its records any more",
+        True,
+        WORKER,
+        maybe_sent=True,
+        alone=True,
         detail="the function took the 2 that are left of 4 records",
-    )  # fmt: skip
+    )
     near.stream.trim(near.stream.open[0])
     refused = only(await world.send(pointer(near, numbers)))
     assert (refused.reason, refused.sender_fault) == (
