@@ -180,6 +180,6 @@ class Reading:
         """Nothing follows: the shard's end, or its tip."""
         if page.cursor is None:
             return True
-        if page.records:
-            return False
+        if page.records:  # behind the horizon lies what is younger; of another stream of this name older ones may
+            return self._where == TRIM_HORIZON and int(page.records[-1].id) < self._first
         return self._empty >= (CROSSED_READS if not page.caught_up else EMPTY_READS if page.lag is None else 1)

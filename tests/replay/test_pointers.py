@@ -160,6 +160,14 @@ async def test_a_stream_made_anew_under_its_old_name_has_other_records(
         await read(anew, numbers, shard=anew.stream.open[0])
 
 
+async def test_a_number_that_the_stream_never_had_is_not_searched_for(kinesis: LocalKinesis) -> None:
+    numbers = await kinesis.put(*(str(n) for n in range(50)), key="k")
+    kinesis.stream.refuse("GetShardIterator", "InvalidArgumentException")
+    with pytest.raises(Expired):
+        await read(kinesis, [str(int(numbers[-1]) + 1)])
+    assert kinesis.stream.counts["GetRecords"] == 1
+
+
 async def test_what_lies_between_is_given_as_well(near: Near) -> None:  # KIN-39, KIN-50: other lanes, filtered records
     numbers = await near.put(*(f"{n}" for n in range(40)), key="k")
     found, reading = await read(near, numbers, records=2)
