@@ -3,9 +3,10 @@ the letter itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping as Dict
+from collections.abc import Awaitable, Callable, Iterable, Mapping as Dict
 from typing import NamedTuple
 
+import anyio
 import msgspec
 
 from bridge.aws import Aws
@@ -36,6 +37,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What goes before a mapping's own."""
     shelf: str = ""
     """ARN of where the letters lie."""
+    learn: Callable[[], Awaitable[Iterable[Mapping]]] | None = None
+    """Tells of more mappings. Raises RemoteError."""
 
 
 class Aim(NamedTuple):
@@ -58,11 +61,22 @@ class Aims:
     def __init__(self, caller: Caller, aws: Aws, known: Known, given: str = "") -> None:
         self._caller, self._aws, self._known = caller, aws, known
         self._given = named(given) if given else None
+        self._mappings = {mapping.uuid: mapping for mapping in known.mappings.values()}
+        self._learnt = known.learn is None
+        self._learning = anyio.Lock()
         self._found: dict[tuple[str, str], Function] = {}
         self._terms: dict[tuple[str, str, bool], Terms] = {}
 
     def __repr__(self) -> str:
         return f"<Aims {self._given or 'of each letter'}: {list(self._found)}>"
+
+    async def learn(self) -> None:
+        """Of mappings that the configuration does not have. Raises RemoteError, each time anew."""
+        async with self._learning:
+            if not self._learnt and self._known.learn:
+                told = {it.uuid: msgspec.structs.replace(it, aws=self._known.aws) for it in await self._known.learn()}
+                self._mappings = told | self._mappings
+                self._learnt = True
 
     async def usual(self) -> Aim | None:
         """The function that all letters go to, or would go to unless they say otherwise; none: each says its own.
@@ -97,7 +111,7 @@ class Aims:
         own = self._known.mapping
         if own is not None and _reads(own, source):
             return own
-        candidates = [it for it in self._known.mappings.values() if _reads(it, source)]
+        candidates = [it for it in self._mappings.values() if _reads(it, source)]
         name, qualifier = named(function_arn)
         for fits in (
             [it for it in candidates if (it.function, it.qualifier.replace(LATEST, "")) == (name, qualifier)],

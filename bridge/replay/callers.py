@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping as Dict
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import anyio
@@ -23,13 +23,16 @@ from bridge.faults import Backoff
 from bridge.function import AwsSettings, Function
 from bridge.invocation import Failed, Invocation, Outcome
 from bridge.leash import Leash
+from bridge.mapping import Mapping, SourceArn, StreamOptions
 from bridge.nearest import did_you_mean
+from bridge.sources import SOURCES
 
 PATIENCE = 60.0
 """Seconds that a function may be throttled before a letter is left for this time."""
 OVERTIME = 60.0
 """Seconds more than its timeout that a function behind an API may take to answer: its start counts too."""
 CALL_TIMEOUT = 10.0
+PAGE, MOST_MAPPINGS = 100, 10_000
 LONGEST = 900.0
 """Seconds of the longest timeout that a function may have."""
 
@@ -199,6 +202,19 @@ class ApiCaller:
         invocation = Invocation(payload, str(uuid.uuid4()), mapping, qualifier=qualifier)
         return await patiently(self._executor(function, qualifier), invocation)
 
+    async def mappings(self) -> list[Mapping]:
+        """All that there are behind the API, also those that no configuration has. Raises RemoteError."""
+        api = await self._api()
+        found: list[Mapping] = []
+        query: dict[str, Any] = {"MaxItems": PAGE}
+        while len(found) < MOST_MAPPINGS:
+            answer = await api.call("ListEventSourceMappings", query, timeout=CALL_TIMEOUT)
+            found += [it for told in answer.get("EventSourceMappings") or () if (it := told_mapping(told))]
+            if not answer.get("NextMarker"):
+                break
+            query["Marker"] = answer["NextMarker"]
+        return found
+
     def _executor(self, function: Function, qualifier: str) -> LambdaExecutor:
         key = function.arn, qualifier
         if key not in self._executors:
@@ -215,6 +231,31 @@ class ApiCaller:
 
     async def _api(self) -> Api:
         return await self._aws.api("lambda", self._settings)
+
+
+def told_mapping(told: Dict[str, Any]) -> Mapping | None:
+    """A mapping as the API tells it, as far as its rules matter for records that are handed over; none: its source is
+    of a kind that is not known here."""
+    try:
+        arn = SourceArn.parse(told.get("EventSourceArn") or "")
+    except ValueError:
+        return None
+    if arn.service not in SOURCES:
+        return None
+    _, *qualifier = str(told["FunctionArn"]).split(":")[6:]
+    filters = (told.get("FilterCriteria") or {}).get("Filters") or ()
+    window = float(told.get("TumblingWindowInSeconds") or 0)
+    return Mapping(
+        name=told["UUID"],
+        uuid=told["UUID"],
+        function=str(told["FunctionArn"]).split(":")[6],
+        qualifier=qualifier[0] if qualifier else "",
+        source_arn=arn,
+        batch_size=int(told.get("BatchSize") or 1),
+        patterns=tuple(it["Pattern"] for it in filters),
+        partial="ReportBatchItemFailures" in (told.get("FunctionResponseTypes") or ()),
+        stream=None if arn.service == "sqs" else StreamOptions(tumbling_window=window),
+    )
 
 
 NOBODY = Credentials("bridge", "bridge")

@@ -50,6 +50,7 @@ async def to_function(
         aws=given.over(settings.aws) if settings else given,
         given=given,
         shelf=shelf,
+        learn=caller.mappings if isinstance(caller, ApiCaller) else None,
     )
     return ToFunction(caller, aws, known, function)
 

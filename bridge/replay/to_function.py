@@ -148,6 +148,7 @@ class ToFunction:
         if not queue:
             raise Left("nobody says which queue the message was in, so that its event cannot be made")
         arn = SourceArn.parse(queue)
+        await self._aims.learn()
         mapping = self._aims.mapping(arn, "")
         aim = await self._aims.of("", whose(mapping) or self._known.function)
         terms = self._aims.terms(aim, mapping, arn)
@@ -168,6 +169,7 @@ class ToFunction:
         pointer = found.pointer
         if pointer is None:
             raise Left("it does not say where its records are")
+        await self._aims.learn()
         mapping = self._aims.mapping(pointer.stream, found.function)
         aim = await self._aims.of(found.function, whose(mapping))
         if found.event:
@@ -257,7 +259,7 @@ async def _no_more_than(
         if len({it.id for it in found}) > pointer.records:
             raise Left(
                 "more records lie between its first and its last one than it says, and its mapping, which would tell"
-                " them apart, is not known: name its configuration with -c"
+                " them apart, is not known: name its configuration with -c, or its daemon with --api"
             )
     yield found
 

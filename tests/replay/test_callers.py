@@ -12,7 +12,8 @@ from bridge.aws import Aws, Credentials
 from bridge.errors import RemoteError, Unreachable, UsageError
 from bridge.function import AwsSettings, Function
 from bridge.invocation import Failed, Succeeded
-from bridge.replay.callers import ApiCaller, OwnCaller, checked_url, shown_url
+from bridge.mapping import StreamOptions
+from bridge.replay.callers import ApiCaller, OwnCaller, checked_url, shown_url, told_mapping
 from bridge.replay.functions import NEITHER, to_function
 from bridge.settings import load
 from tests.e2e.conftest import NewSite, new_site
@@ -45,6 +46,11 @@ async def test_no_secret_of_an_address_is_shown() -> None:
     assert "secret" not in ApiCaller("http://me:secret@127.0.0.1:3001", AwsSettings()).what
 
 
+@pytest.mark.parametrize("arn", [None, "", "orders", "arn:aws:kafka:eu-west-1:123456789012:cluster/c/1"])
+async def test_mappings_of_other_kinds_are_not_looked_at(arn: str | None) -> None:
+    assert told_mapping({"EventSourceArn": arn, "FunctionArn": "f", "UUID": "u"}) is None
+
+
 async def test_nobody_runs_functions() -> None:
     async with Aws() as aws:
         with pytest.raises(UsageError) as told:
@@ -55,6 +61,11 @@ async def test_nobody_runs_functions() -> None:
 def a_site(new_site: NewSite, **api: Any) -> Any:
     site = new_site()
     site.config["api"] = {"listen": "127.0.0.1:0", **api}
+    stream = {"StartingPosition": "LATEST", "BatchSize": 7, "TumblingWindowInSeconds": 9}
+    pattern = {"Filters": [{"Pattern": '{"data": {"a": [1]}}'}]}
+    arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/clicks"
+    site.mapping(arn, "echo:3", name="clicks", partial=True, FilterCriteria=pattern, Enabled=False, **stream)
+    site.mapping("arn:aws:sqs:eu-west-1:123456789012:orders", "echo", name="orders", Enabled=False)
     site.function(
         "echo", code=site.folder, Handler="echo.handler", Timeout=7, versions={"3": {"CodeUri": str(site.folder)}}
     )
@@ -88,6 +99,16 @@ async def test_a_daemons_api(new_site: NewSite) -> None:  # INV-1, INV-20
             failed = await caller.invoke(function, b'"raise"', "", mapping="m", trace="")
             assert isinstance(failed, Failed)
             assert (failed.kind, json.loads(failed.error)["errorType"]) == ("function", "ValueError")
+            told = {it.uuid: it for it in await caller.mappings()}
+            for name, mapping in file.mappings.items():
+                learnt = told[mapping.uuid]
+                assert learnt.stream == (None if name == "orders" else StreamOptions(tumbling_window=9.0))
+                assert (learnt.source_arn, learnt.function, learnt.qualifier, learnt.batch_size) == (
+                    mapping.source_arn, mapping.function, mapping.qualifier, mapping.batch_size,
+                )  # fmt: skip
+                assert (learnt.partial, [json.loads(it) for it in learnt.patterns]) == (
+                    mapping.partial, [json.loads(it) for it in mapping.patterns],
+                )  # fmt: skip
             with pytest.raises(UsageError, match="has no such function"):
                 await caller.find("ech", "")
     async with ApiCaller(url, settings) as nobody:

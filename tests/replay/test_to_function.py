@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import UsageError
+from bridge.errors import AccessDenied, UsageError
 from bridge.function import LATEST
 from bridge.pipeline.batcher import PAYLOAD_LIMIT
 from bridge.record import Batch
 from bridge.replay import callers
 from bridge.replay.documents import Found
 from bridge.replay.letter import Letter, message as received, read
-from bridge.replay.target import Refused, Sent
+from bridge.replay.target import Parcel, Refused, Sent
 from bridge.sources.shards import TRIM_HORIZON
 from tests.clock import SKIPPING
 from tests.replay.test_documents import DEAD, NOTIFICATION, UNDELIVERED
@@ -543,3 +543,25 @@ async def test_fewer_records_than_the_letter_says_are_told(near: Near, world: Wo
     world.mapping("clicks", "worker", near.stream.arn)
     sent = only(await world.send(pointer(near, await near.put(*"ab", key="k"), batchSize=7)))
     assert (sent.maybe_twice, sent.detail) == (False, "the function took 2 records; the letter says 7")
+
+
+async def test_mappings_that_no_configuration_has_are_learnt(near: Near, world: World) -> None:
+    asked = 0
+
+    async def learn() -> list[Any]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise AccessDenied("may not list them")
+        return [mapping]
+
+    mapping = world.mapping("clicks", "worker", near.stream.arn, batch_size=2)
+    world.mappings.clear()
+    numbers = await near.put(*"abc", key="k")
+    letter = pointer(near, numbers, batchSize=2)
+    async with world.target(learn=learn) as target:
+        outcomes = [only(await target.send([Parcel(letter, "t")])) for _ in range(3)]
+    assert outcomes[0] == Refused("may not list them")
+    assert [type(it) for it in outcomes[1:]] == [Sent, Sent]
+    assert names(world)[:2] == [["a", "b"], ["c"]]
+    assert asked == 2
