@@ -294,7 +294,7 @@ def _notification(members: Members) -> _Notification | None:
 
 
 def _undelivered(body: str, attributes: Attributes) -> Found:
-    """What a rule of EventBridge, or a schedule, could not hand to its target."""
+    """What a rule of EventBridge, or a schedule, could not hand to its target (REPLAY-1, REPLAY-2)."""
     target = _text(attributes, "TARGET_ARN")
     why = Why(
         condition=_text(attributes, "EXHAUSTED_RETRY_CONDITION"),
@@ -328,7 +328,8 @@ def _service(arn: str) -> str:
 
 
 def _dead(body: str, members: Members | None, attributes: Attributes) -> Found:
-    """What an asynchronous function, or the subscriber of a topic, never took. Both say it by the same names."""
+    """What an asynchronous function (DST-21), or the subscriber of a topic (REPLAY-3), never took. Both say it by the
+    same names."""
     code = _text(attributes, "ErrorCode")
     why = Why(
         error_type="" if code == "200" else code,  # DST-21: the function itself failed

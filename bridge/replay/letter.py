@@ -112,7 +112,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(message: Message, retention: float | None) -> Letter:
     """What the message is. ``retention``: seconds for which the queue keeps a message. Pure; never raises: what is not
-    recognised is plain, and so is what was moved here from a queue, whatever it says: there it was a message."""
+    recognised is plain, and so is what was moved here from a queue, whatever it says: there it was a message
+    (REPLAY-4)."""
     found = PLAIN if message.source_arn else recognised(message.body, _texts(message))
     sent = message.sent_at
     return Letter(

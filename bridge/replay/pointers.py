@@ -109,7 +109,7 @@ class Reading:
 
     @property
     def whole(self) -> bool:
-        """Nothing between the first and the last record is missing: a stream loses the oldest ones first."""
+        """Nothing between the first and the last record is missing: a stream loses the oldest ones first (REPLAY-6)."""
         return self.begins and self.ends
 
     async def pages(self) -> AsyncGenerator[tuple[Record, ...]]:

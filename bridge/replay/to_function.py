@@ -252,7 +252,7 @@ async def _no_more_than(
     pages: AsyncGenerator[tuple[Record, ...]], pointer: Pointer
 ) -> AsyncGenerator[Sequence[Record]]:
     """All of them at once, unless there are more than the letter says. Raises Left then: those between may have been
-    filtered out, or be of other lanes, which only the mapping knows (KIN-39, KIN-50)."""
+    filtered out, or be of other lanes, which only the mapping knows (REPLAY-5)."""
     found: list[Record] = []
     async for page in pages:
         found += page

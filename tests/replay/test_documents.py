@@ -238,7 +238,7 @@ def test_text_with_the_attributes_of_a_failure_is_a_message() -> None:  # EVT-12
     assert (found.kind, found.event, found.why.message) == ("plain", b"", "not today")
 
 
-def test_a_message_that_a_topic_could_not_deliver() -> None:  # EVT-10, EVT-11
+def test_a_message_that_a_topic_could_not_deliver() -> None:  # REPLAY-3, EVT-10, EVT-11
     found = recognised(json.dumps(NOTIFICATION), {**DEAD, "ErrorCode": "403"})
     assert (found.kind, found.source, found.why.error_type) == ("notification", NOTIFICATION["TopicArn"], "403")
     assert json.loads(found.event) == {
@@ -258,7 +258,7 @@ def test_a_message_that_a_topic_could_not_deliver() -> None:  # EVT-10, EVT-11
     }  # fmt: skip
 
 
-def test_an_event_that_a_rule_could_not_deliver() -> None:
+def test_an_event_that_a_rule_could_not_deliver() -> None:  # REPLAY-1
     found = recognised('{"detail-type": "Order Placed"}', UNDELIVERED)
     assert (found.kind, found.hindrance, json.loads(found.event)) == ("event", "", {"detail-type": "Order Placed"})
     assert (found.function, found.source) == (UNDELIVERED["TARGET_ARN"], UNDELIVERED["RULE_ARN"])
@@ -273,7 +273,7 @@ def test_an_event_that_was_for_a_queue_is_a_message_of_it() -> None:  # EVT-21
     assert (found.kind, found.target, found.hindrance) == ("plain", queue, "")
 
 
-def test_a_schedule_whose_event_was_cut_off_is_left() -> None:
+def test_a_schedule_whose_event_was_cut_off_is_left() -> None:  # REPLAY-2
     arn = "arn:aws:scheduler:eu-west-1:123456789012:schedule/default/s"
     shape = {**UNDELIVERED, "SCHEDULE_ARN": arn, "IS_PAYLOAD_TRUNCATED": "true"}
     del shape["RULE_ARN"]

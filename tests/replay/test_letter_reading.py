@@ -60,7 +60,7 @@ def test_whom_it_was_for() -> None:
 
 
 @pytest.mark.parametrize("body", [POINTER, ASYNC, NOTIFICATION, "{}"], ids=["pointer", "async", "sns", "event"])
-def test_what_was_moved_here_from_a_queue_was_a_message_there(body: Any) -> None:
+def test_what_was_moved_here_from_a_queue_was_a_message_there(body: Any) -> None:  # REPLAY-4
     """A queue of failure records may have a consumer and a dead-letter queue of its own."""
     queue = "arn:aws:sqs:eu-west-1:123456789012:records-of-failures"
     found = letter(body, texts=DEAD, DeadLetterQueueSourceArn=queue)

@@ -187,7 +187,7 @@ async def test_without_a_mapping_a_failure_that_is_named_counts(near: Near, worl
     assert isinstance(only(await world.send(pointer(near, await near.put(*"cd", key="k")))), Sent)
 
 
-async def test_without_a_mapping_nothing_between_is_handed_over(near: Near, world: World) -> None:  # KIN-39, KIN-50
+async def test_without_a_mapping_nothing_between_is_handed_over(near: Near, world: World) -> None:  # REPLAY-5
     numbers = await near.put(*"abcde", key="k")
     refused = only(await world.send(pointer(near, numbers, batchSize=2)))
     assert "name its configuration with -c" in refused.reason
@@ -201,7 +201,7 @@ async def test_without_a_mapping_nothing_between_is_handed_over(near: Near, worl
     assert names(world) == [list("abcde")]
 
 
-async def test_expired_records_leave_the_letter(near: Near, world: World) -> None:  # REPLAY-DO-9
+async def test_expired_records_leave_the_letter(near: Near, world: World) -> None:  # REPLAY-DO-9, REPLAY-6
     world.mapping("clicks", "worker", near.stream.arn)
     numbers = await near.put(*"abcd", key="k")
     near.stream.trim(near.stream.open[0], numbers[1])
