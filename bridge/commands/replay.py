@@ -153,7 +153,8 @@ class _Command:
         with Writer(file, shelf.arn, retention=shelf.retention, fifo=shelf.fifo) as writer:
             async with self._signals():
                 count = await look(shelf, most, Selection(self._plan, shelf.arn), keep, self._stop)
-        print(f"{count} messages written to {file}; they are where they were still", file=sys.stderr)
+        what = "queue" if shelf.service == "sqs" else "bucket"
+        print(f"{count} messages written to {file}; they are in the {what} still", file=sys.stderr)
         return self._interrupted(0)
 
     def _interrupted(self, status: int) -> int:
@@ -172,7 +173,7 @@ class _Command:
         async with AsyncExitStack() as stack:
             target = await self._target(stack, aws, settings, shelf)
             if target is None:
-                print(f"{name} is empty, and no queue uses it", file=sys.stderr)
+                print(f"{shelf.arn.rpartition(':')[2]} is empty, and no queue uses it", file=sys.stderr)
                 return 0
             await target.check(dry=plan.dry_run)
             waiting = (await (dump or shelf).count()).waiting
