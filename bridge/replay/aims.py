@@ -106,15 +106,14 @@ class Aims:
         return arn.removesuffix(f":{LATEST}") or ":".join(filter(None, wanted))
 
     def mapping(self, source: SourceArn, function_arn: str) -> Mapping | None:
-        """The mapping of this queue or stream: the one that was said, else the one whose function this is, else the
-        only one."""
+        """The mapping of this queue or stream: the one whose function this is, else the one that was said, else one of
+        another version of the function, else the only one."""
         own = self._known.mapping
-        if own is not None and _reads(own, source):
-            return own
         candidates = [it for it in self._mappings.values() if _reads(it, source)]
         name, qualifier = named(function_arn)
         for fits in (
             [it for it in candidates if (it.function, it.qualifier.replace(LATEST, "")) == (name, qualifier)],
+            [own] if own is not None and _reads(own, source) else [],
             [it for it in candidates if it.function == name],
             candidates,
         ):

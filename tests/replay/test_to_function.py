@@ -289,6 +289,17 @@ async def test_of_several_mappings_that_of_its_function(near: Near, world: World
     assert names(world, "other")[2:] == [["a", "b"]]
 
 
+async def test_mappings_that_share_a_queue_for_their_failures(near: Near, world: World) -> None:
+    """Whichever of them was named, each letter goes by the rules of its own."""
+    world.function("other")
+    world.function("fixed")
+    first = world.mapping("first", "other", near.stream.arn, batch_size=1)
+    world.mapping("second", "worker", near.stream.arn)
+    numbers = await near.put(*"ab", key="k")
+    await world.send(pointer(near, numbers), pointer(near, numbers, "other"), to="fixed", mapping=first)
+    assert names(world, "fixed") == [["a", "b"], ["a"], ["b"]]
+
+
 async def test_another_function_gets_it_by_the_mappings_rules(near: Near, world: World) -> None:  # story E
     world.function("fixed")
     clicks = world.mapping("clicks", "worker", near.stream.arn, batch_size=2)
