@@ -337,7 +337,9 @@ def _dead(body: str, members: Members | None, attributes: Attributes) -> Found:
         request_id=_text(attributes, "RequestID"),
     )
     if notification := _notification(members or {}):
-        return Found("notification", why, source=notification.topic, event=_sns_event(body))
+        event = _sns_event(body)
+        hindrance = "" if event else "its notification cannot be read"
+        return Found("notification", why, source=notification.topic, event=event, hindrance=hindrance)
     event = body.encode(errors="replace")
     if _as(event, msgspec.Raw) is None:  # INV-7: no function was ever given that
         return Found(why=why)
@@ -346,8 +348,10 @@ def _dead(body: str, members: Members | None, attributes: Attributes) -> Found:
 
 def _sns_event(body: str) -> bytes:
     """The event of a function that subscribes to the topic (EVT-10): the same members, two of them otherwise written,
-    and those that are left out in a queue."""
-    told: dict[str, Any] = msgspec.json.decode(body)
+    and those that are left out in a queue. Empty: it cannot be made."""
+    told: dict[str, Any] | None = _as(body.encode(errors="replace"), dict[str, Any])
+    if told is None:
+        return b""
     link = str(told.get("UnsubscribeURL", ""))
     sns = {
         **{name: value for name, value in told.items() if not name.endswith("URL")},
@@ -358,7 +362,10 @@ def _sns_event(body: str) -> bytes:
     }
     subscription = link.partition("SubscriptionArn=")[2].partition("&")[0]
     record = {"EventVersion": "1.0", "EventSubscriptionArn": subscription, "EventSource": "aws:sns", "Sns": sns}
-    return msgspec.json.encode({"Records": [record]})
+    try:
+        return msgspec.json.encode({"Records": [record]})
+    except RecursionError:
+        return b""
 
 
 # Reading without a fuss.

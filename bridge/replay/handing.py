@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping as Dict,
 from contextlib import suppress
 from math import inf
 from time import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 
@@ -183,26 +183,43 @@ def _weight(extra: Dict[str, bytes]) -> int:
     return sum(len(msgspec.json.encode(name)) + len(value) + 2 for name, value in extra.items())
 
 
-def stored(event: bytes) -> tuple[tuple[Record, ...], dict[str, bytes]]:
-    """The records of a stored event of a stream, and its other members (KIN-85). Raises ValueError."""
-    members: dict[str, Any] = msgspec.json.decode(event, type=dict[str, msgspec.Raw])
-    records = msgspec.json.decode(members.pop("Records"), type=list[msgspec.Raw])
-    return tuple(_stored(bytes(raw)) for raw in records), {name: bytes(value) for name, value in members.items()}
+def stored(event: bytes, service: str) -> tuple[tuple[Record, ...], dict[str, bytes]]:
+    """The records of a stored event of a stream of this service, and its other members (KIN-85). Raises ValueError."""
+    kind = _KINDS[service]
+    try:
+        members: dict[str, msgspec.Raw] = msgspec.json.decode(event, type=dict[str, msgspec.Raw])
+        raws = msgspec.json.decode(members.pop("Records"), type=list[msgspec.Raw])
+        ids = [msgspec.json.decode(raw, type=kind).id for raw in raws]
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    records = tuple(Record(number, bytes(raw), 0.0) for number, raw in zip(ids, raws, strict=True))
+    return records, {name: bytes(value) for name, value in members.items()}
 
 
-class _Place(msgspec.Struct):
-    sequenceNumber: str = ""  # noqa: N815
-    SequenceNumber: str = ""
+class _KinesisData(msgspec.Struct):
+    sequenceNumber: Annotated[str, msgspec.Meta(min_length=1)]  # noqa: N815
+    data: str
 
 
-class _Stored(msgspec.Struct):
-    kinesis: _Place | None = None
-    dynamodb: _Place | None = None
+class _Kinesis(msgspec.Struct):
+    kinesis: _KinesisData
+
+    @property
+    def id(self) -> str:
+        return self.kinesis.sequenceNumber
 
 
-def _stored(raw: bytes) -> Record:
-    found = msgspec.json.decode(raw, type=_Stored)
-    number = found.kinesis.sequenceNumber if found.kinesis else found.dynamodb.SequenceNumber if found.dynamodb else ""
-    if not number:
-        raise ValueError("a record in it has no sequence number")
-    return Record(number, raw, 0.0)
+class _Change(msgspec.Struct):
+    SequenceNumber: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _DynamoDB(msgspec.Struct):
+    dynamodb: _Change
+
+    @property
+    def id(self) -> str:
+        return self.dynamodb.SequenceNumber
+
+
+_KINDS: dict[str, type[_Kinesis] | type[_DynamoDB]] = {"kinesis": _Kinesis, "dynamodb": _DynamoDB}
+"""Service -> what a record must have, for its filter and for its answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from math import inf
 from types import TracebackType
 from typing import Self, TypeVar
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 MOST_AT_ONCE = 10
 """Messages in one event."""
-CONNECT_TIMEOUT = 60.0
+CONNECT_TIMEOUT = 30.0
 """Seconds until a stream that does not answer is given up for this letter."""
 EXPIRED = "expired: the stream does not keep its records any more"
 EXPIRED_IN_PART = "expired in part: the stream does not keep all of its records any more"
@@ -94,7 +95,7 @@ class ToFunction:
                 continue
             outcomes += await self._messages(messages)
             messages = []
-            outcomes.append(await _or_left(lambda letter=letter: self._document(letter)))  # type: ignore[misc]
+            outcomes.append(await _or_left(partial(self._document, letter)))
         return outcomes + await self._messages(messages)
 
     async def _document(self, letter: Letter) -> Outcome:
@@ -132,7 +133,7 @@ class ToFunction:
         for end in range(1, len(letters) + 1):
             if end == len(letters) or queues[end] != queues[start]:
                 run, queue = letters[start:end], queues[start]
-                made = await _or_left(lambda run=run, queue=queue: self._batch(queue, run))  # type: ignore[misc]
+                made = await _or_left(partial(self._batch, queue, run))
                 outcomes += [made] * len(run) if isinstance(made, Refused) else made
                 start = end
         return outcomes
@@ -190,7 +191,7 @@ class ToFunction:
     async def _stored(self, letter: Letter, pointer: Pointer, aim: Aim) -> Outcome:
         """KIN-85: with the members of its window, if it was of one."""
         try:
-            records, extra = stored(letter.document.event)
+            records, extra = stored(letter.document.event, pointer.stream.service)
         except ValueError as error:
             raise Left("its payload is no event of a stream", str(error)) from None
         mapping = self._aims.mapping(pointer.stream, letter.document.function)

@@ -359,9 +359,22 @@ async def test_a_stored_batch_goes_by_the_same_rules(near: Near, world: World) -
     assert "does not let it through" in refused.reason
 
 
-async def test_a_stored_batch_that_is_none(near: Near, world: World) -> None:
-    refused = only(await world.send(pointer(near, ["1"], payload=b'{"Records": [{"x": 1}]}')))
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"x": 1}, 7, None, [], {"kinesis": {"sequenceNumber": "", "data": ""}, "dynamodb": {"SequenceNumber": ""}},
+        {"kinesis": {"sequenceNumber": 1, "data": ""}, "dynamodb": {"SequenceNumber": 1}}, {"kinesis": 7, "dynamodb": 7},
+        {"kinesis": {"sequenceNumber": "1"}, "dynamodb": {}},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_a_stored_batch_that_is_none(near: Near, world: World, record: Any) -> None:
+    world.mapping("clicks", "worker", near.stream.arn, patterns=('{"eventName": ["INSERT"]}',))
+    payload = json.dumps({"Records": [record]}).encode()
+    refused = only(await world.send(pointer(near, ["1"], payload=payload)))
     assert refused.reason == "its payload is no event of a stream"
+    assert refused.detail
+    assert names(world) == []
 
 
 # Asynchronous events.
