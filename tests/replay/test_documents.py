@@ -308,6 +308,17 @@ def test_garbage_is_a_message(text: str) -> None:
     assert recognised(text, {}) == PLAIN
 
 
+@pytest.mark.parametrize("shape", [POINTER, ASYNC, NOTIFICATION], ids=["pointer", "async", "notification"])
+@pytest.mark.parametrize("attributes", [{}, DEAD, UNDELIVERED], ids=["bare", "dead", "undelivered"])
+def test_what_is_nested_too_deeply_makes_nothing_fail(shape: dict[str, Any], attributes: Attributes) -> None:
+    for depth in (*range(900, 1100, 9), 50_000):
+        deep = "[" * depth + "]" * depth
+        for name in (*shape, "payload", "MessageAttributes", "detail", "other"):
+            text = json.dumps({**shape, name: "DEEP"}).replace('"DEEP"', deep)
+            found = recognised(text, attributes)
+            assert found.kind == "plain" or found.hindrance or found.event or found.pointer
+
+
 @given(st.text(), st.dictionaries(st.sampled_from([*DEAD, *UNDELIVERED]), st.text()))
 def test_nothing_makes_it_fail(text: str, attributes: Attributes) -> None:
     recognised(text, attributes)

@@ -363,8 +363,8 @@ async def test_a_stored_batch_goes_by_the_same_rules(near: Near, world: World) -
     "record",
     [
         {"x": 1}, 7, None, [], {"kinesis": {"sequenceNumber": "", "data": ""}, "dynamodb": {"SequenceNumber": ""}},
-        {"kinesis": {"sequenceNumber": 1, "data": ""}, "dynamodb": {"SequenceNumber": 1}}, {"kinesis": 7, "dynamodb": 7},
-        {"kinesis": {"sequenceNumber": "1"}, "dynamodb": {}},
+        {"kinesis": {"sequenceNumber": 1, "data": ""}, "dynamodb": {"SequenceNumber": 1}},
+        {"kinesis": {"sequenceNumber": "1"}, "dynamodb": {}}, {"kinesis": 7, "dynamodb": 7},
     ],
     ids=str,
 )  # fmt: skip
