@@ -98,7 +98,8 @@ async def source_target(
             " or give --to function"
         )
     messages = [letter for letter in letters if letter.kind == "plain"]
-    silent = [letter for letter in messages if not letter.origin.source_arn]
+    # Among letters for functions a message that does not say its queue is left by itself, and keeps none of them.
+    silent = [] if others else [letter for letter in messages if not letter.origin.source_arn]
     if silent and listed:
         raise UsageError(
             f"{len(listed)} queues use {of.name} as their dead-letter queue, and message {silent[0].id} does not say"
@@ -109,7 +110,8 @@ async def source_target(
             f"no queue uses {of.name} as its dead-letter queue, and message {silent[0].id} does not say where it came"
             " from; give a queue or a function with --to"
         )
-    named = {letter.origin.source_arn for letter in messages} or {queue.arn for queue in listed}
+    said = {letter.origin.source_arn for letter in messages if letter.origin.source_arn}
+    named = said or {queue.arn for queue in listed}
     targets = [await _open(aws, settings, of, arn) for arn in sorted(named)]
     return SourceTarget(aws, settings, of, targets, only="")
 

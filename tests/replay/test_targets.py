@@ -120,6 +120,16 @@ async def test_a_queue_that_holds_such_letters_shows_it(stage: Stage) -> None:
     assert (target.most, target.name) == (1, "function of each letter through this process")
 
 
+async def test_a_message_among_them_that_does_not_say_its_queue_keeps_none_of_them(stage: Stage) -> None:
+    stage.failures.send("text", json.dumps(POINTER))
+    target = await (await stage.targets(stage.failures)).find(None)
+    assert target is not None
+    await target.check(dry=False)
+    (outcome,) = await target.send([Parcel(message("text"), "token")])
+    assert isinstance(outcome, Refused)
+    assert "does not say which queue it came from" in outcome.reason
+
+
 async def test_without_functions_such_letters_stay(stage: Stage) -> None:
     target = await (await stage.targets(stage.letters, configured=False)).find(None)
     assert target is not None
