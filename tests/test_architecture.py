@@ -33,7 +33,7 @@ LAYERS = [
     {"asynchronous"},
     {"local_sources"},
     {"local"},
-    {"daemon", "admin", "api", "ledger"},
+    {"daemon", "admin", "api", "ledger", "replay"},
     {"demo"},
     {"commands", "__main__"},
 ]  # fmt: skip

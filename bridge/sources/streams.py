@@ -32,7 +32,7 @@ ORPHAN_LOOK = 0.5
 
 
 class StreamSource:
-    """The source of one mapping of a stream. What is the service's own is in ``_connect`` and in the records."""
+    """The source of one mapping of a stream. What is the service's own is in ``connect`` and in the records."""
 
     data_key: str
     info_key: str
@@ -69,8 +69,9 @@ class StreamSource:
     def limits(cls, mapping_source: str) -> Limits:
         raise NotImplementedError
 
-    async def _connect(self) -> StreamApi:
-        """Raises RemoteError: NotFound for a stream that does not exist."""
+    async def connect(self) -> StreamApi:
+        """Its API, for as long as the caller likes; waits out what passes. Raises RemoteError: NotFound for a stream
+        that does not exist."""
         raise NotImplementedError
 
     def view(self, record: Record) -> Any:
@@ -105,7 +106,7 @@ class StreamSource:
 
         self._look, self._more = anyio.Event(), anyio.Event()
         self._ahead: ReadAhead = ReadAhead()
-        self._api = await self._connect()
+        self._api = await self.connect()
         self.surroundings.meter.retention(self._api.retention)
         await self._begin()
         self._tasks = anyio.create_task_group()
