@@ -140,10 +140,11 @@ def _last(failed: Failed | str, record: str) -> Iterator[str]:
     known = () if isinstance(failed, str) else failed.attempts.get(record, ())
     if known:
         last = known[-1]
-        yield f"      {_plain(record)} attempt {last.number}, {iso(last.at)}: {_plain(_ending(last))}"
+        yield f"      {_plain(record)} attempt {last.number}, {iso(last.at)}: {_plain(ending(last))}"
 
 
-def _ending(it: Attempt | FailedBatch) -> str:
+def ending(it: Attempt | FailedBatch) -> str:
+    """How an attempt ended, in a line."""
     return f"{it.outcome} {it.error_type}".rstrip() + (f": {it.message}" if it.message else "")
 
 
@@ -153,11 +154,15 @@ def _attempt(batch: FailedBatch) -> Iterator[str]:
     if len(batch.records) > NAMED_RECORDS:
         records.append(f"{len(batch.records) - NAMED_RECORDS} more")
     request = f", request {batch.request_id}" if batch.request_id else ""
-    yield f"    {iso(batch.at)} {_plain(_ending(batch))} ({batch.duration:.3g} s{request})"
+    yield f"    {iso(batch.at)} {_plain(ending(batch))} ({batch.duration:.3g} s{request})"
     yield f"      {_plain(', '.join(records))}"
-    said = [line for line in batch.log_tail.splitlines() if line and not line.startswith(PLATFORM)]
-    for line in said[-LOG_LINES:]:
+    for line in last_words(batch.log_tail):
         yield f"      | {_plain(line)}"
+
+
+def last_words(log_tail: str) -> list[str]:
+    """What a handler itself printed last."""
+    return [line for line in log_tail.splitlines() if line and not line.startswith(PLATFORM)][-LOG_LINES:]
 
 
 def _why(snapshot: Snapshot, view: MappingView, failed: Failed | str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from bridge.errors import ConfigError, RemoteError, UsageError
 if TYPE_CHECKING:
     import anyio
 
+    from bridge.attempt import Attempt
     from bridge.aws import Aws
     from bridge.function import AwsSettings
     from bridge.replay.bucket import BucketShelf
@@ -127,14 +128,27 @@ class _Command:
         most = self._plan.most or replay_options.LOOKED_AT
         async with self._signals():
             found = await peek(shelf, most, Selection(self._plan, shelf.arn), self._stop)
+        attempts = await self._attempts(found)
         if self._args.json:
             for letter in found:
-                print(replay_shown.letter_json(letter))
+                print(replay_shown.letter_json(letter, attempts.get(letter.id, ())))
         else:
-            for line in replay_shown.letters(found, time.time()):
+            for line in replay_shown.letters(found, time.time(), attempts):
                 print(line)
         print(f"{len(found)} messages looked at and given back", file=sys.stderr)
         return self._interrupted(0)
+
+    async def _attempts(self, letters: Sequence[Letter]) -> dict[str, Sequence[Attempt]]:
+        """What the daemon keeps of their last failed attempts, by letter."""
+        from bridge import ledger
+
+        known = await ledger.attempts((key for letter in letters for key in letter.keys), config=self._args.config)
+        return {
+            letter.id: known[key]
+            for letter in letters
+            for key in reversed(letter.keys)  # the first of them counts
+            if key in known
+        }
 
     async def _export(self, shelf: SqsShelf | BucketShelf) -> int:
         from bridge.replay.dump import Writer
