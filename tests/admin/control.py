@@ -153,10 +153,10 @@ class ScriptedControl:
 
 
 @contextmanager
-def served(control: ScriptedControl, token: str | None = None) -> Iterator[str]:
+def served(control: ScriptedControl, token: str | None = None, port: int = 0) -> Iterator[str]:
     """The real admin server in front of ``control``, in a thread of its own; gives its URL."""
     with start_blocking_portal() as portal:
         control.portal = portal
-        server = AdminServer(control, Metrics(), "127.0.0.1", 0, token)
+        server = AdminServer(control, Metrics(), "127.0.0.1", port, token)
         with portal.wrap_async_context_manager(server):
             yield f"http://127.0.0.1:{server.port}"
