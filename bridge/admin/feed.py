@@ -11,7 +11,8 @@ import structlog
 from aiohttp import web
 
 from bridge.admin.history import History
-from bridge.snapshot import Control
+from bridge.admin.judgement import Judgement, judged
+from bridge.snapshot import Control, Snapshot
 from bridge.telemetry.logs import Once
 
 log = structlog.get_logger()
@@ -25,6 +26,13 @@ MOST_WATCHERS = 16
 PATIENCE = 30.0
 """Seconds until a reader that takes nothing is cut off."""
 RETRY_AFTER = 5
+
+
+class State(msgspec.Struct, frozen=True):
+    """The daemon at one moment, and how each mapping fares."""
+
+    snapshot: Snapshot
+    judged: dict[str, Judgement]
 
 
 class Feed:
@@ -108,7 +116,8 @@ class Feed:
             raise ConnectionResetError("the reader takes nothing")
 
     def _make_frame(self) -> None:
-        self._frame = _event("state", self._control.snapshot())
+        snapshot = self._control.snapshot()
+        self._frame = _event("state", State(snapshot, judged(snapshot)))
         self._pause = max(EVERY, len(self._frame) / BYTES_A_SECOND)
 
     def _wake(self) -> None:

@@ -67,11 +67,12 @@ async def test_samples_then_a_snapshot_again_and_again(client: aiohttp.ClientSes
         assert samples["mappings"]["orders"]["in_flight"] == [7]
         name, state = await anext(stream)
         assert name == "state"
-        assert [mapping["name"] for mapping in state["mappings"]] == ["orders", "clicks"]
+        assert [mapping["name"] for mapping in state["snapshot"]["mappings"]] == ["orders", "clicks"]
+        assert state["judged"]["orders"] == {"level": "ok", "words": "", "since": None}
         control.mappings["third"] = view("third")
         async for name, state in stream:
             assert name == "state"
-            if len(state["mappings"]) == 3:
+            if len(state["snapshot"]["mappings"]) == 3:
                 break
 
 
@@ -123,7 +124,7 @@ async def test_the_end_of_the_daemon_is_told_and_not_waited_for(control: Scripte
             await anext(stream)
             control.draining = True
             async for _, data in stream:
-                if data.get("draining"):
+                if data.get("snapshot", {}).get("draining"):
                     break
             await server.stop()
             assert [name async for name, _ in stream][-1] == "end"
@@ -171,7 +172,7 @@ async def test_a_bug_in_what_is_shown_ends_nothing(
             monkeypatch.setattr(control, "snapshot", good)
             control.mappings["third"] = view("third")
             async for _, state in stream:
-                if len(state["mappings"]) == 3:
+                if len(state["snapshot"]["mappings"]) == 3:
                     break
     assert [line["event"] for line in lines][:1] == ["dashboard_failed"]
     assert "a bug" in str(lines[0]["exc_info"])
