@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping as Dict, Sequence
 from typing import Literal, NamedTuple
 from unicodedata import combining, east_asian_width
 
 from bridge.admin.judgement import Judgement, judge
-from bridge.commands.mappings_shown import duration, pages, printable
+from bridge.commands.mappings_shown import NOTHING, Failed, duration, pages, printable
 from bridge.snapshot import FunctionView, MappingView, Snapshot
 
 Style = Literal["", "title", "head", "chosen", "ok", "off", "warn", "bad", "dim"]
@@ -19,6 +19,10 @@ DETAIL_KEYS = "arrows/jk scroll   Esc back   p pause   r resume   q quit"
 
 MAPPINGS = ("", "MAPPING", "STATE", "GATE", "REC/S", "IN FLIGHT", "LAG", "FAILED", "LAST ERROR")
 FUNCTIONS = ("", "FUNCTION", "BUSY", "IDLE", "STARTING", "OF", "WAITING", "INVOKED", "ERRORS", "MEDIAN")
+LEAVE_FIRST = ("LAST ERROR", "STATE", "FAILED", "LAG", "STARTING", "IDLE", "MEDIAN", "INVOKED")
+"""Columns that a narrow screen does without, in this order."""
+SOME_ERROR = 12
+"""Columns of an error that are worth showing."""
 TO_THE_RIGHT = frozenset((*MAPPINGS[4:8], *FUNCTIONS[2:]))
 
 
@@ -30,11 +34,12 @@ class Line(NamedTuple):
 
 
 class Look(NamedTuple):
-    """The daemon at one moment, and at the one before, for rates."""
+    """The daemon at one moment, and at the one before, for rates; what its ledger says about some mappings."""
 
     url: str
     snapshot: Snapshot
     before: Snapshot | None = None
+    failed: Failed = NOTHING
 
     def rate(self, view: MappingView) -> float | None:
         """Records that a mapping received a second between both; none: nobody knows."""
@@ -55,7 +60,7 @@ def overview(look: Look, chosen: int, size: tuple[int, int], notice: Line | None
     """The frame with the mapping number ``chosen`` marked, in ``size``: lines and columns. With a ``notice`` in the
     last line, else the keys."""
     height, width = size
-    top, rows, functions = _summary(look), _mappings(look), _functions(look)
+    top, rows, functions = _summary(look), _mappings(look, width), _functions(look, width)
     room = max(1, height - len(top) - 2)  # the head of the table, and the last line
     if len(functions) + len(rows) - 1 > room:
         functions = functions[: max(0, room - (len(rows) - 1))] if room > len(rows) else []
@@ -73,7 +78,7 @@ def details(look: Look, view: MappingView, first: int, size: tuple[int, int], no
 
 def detail_lines(look: Look, view: MappingView, width: int) -> list[str]:
     """All about one mapping, in lines that are not wider."""
-    lines = pages(look.snapshot, (view,), why=True).splitlines()
+    lines = pages(look.snapshot, (view,), why=True, failed=look.failed).splitlines()
     return [part for line in lines for part in _wrapped(line, max(20, width))]
 
 
@@ -81,15 +86,13 @@ def clip(text: str, width: int) -> str:
     """As much of ``text`` as ``width`` columns hold; an ellipsis says that there is more."""
     if text.isascii() and len(text) <= width:
         return text
-    taken, columns = 0, 0
-    fits = 0
-    for character in text:
+    columns = fits = 0
+    for number, character in enumerate(text, 1):
         columns += columns_of(character)
         if columns > width:
             return f"{text[:fits]}…" if width > 0 else ""
-        taken += 1
         if columns < width:
-            fits = taken
+            fits = number
     return text
 
 
@@ -124,7 +127,7 @@ def _sentence(found: Judgement, at: float) -> str:
     return found.words + (f", for {duration(at - found.since)}" if found.since is not None else "")
 
 
-def _mappings(look: Look) -> list[Line]:
+def _mappings(look: Look, width: int | None = None) -> list[Line]:
     at = look.snapshot.at
     judgements = [judge(view, at) for view in look.snapshot.mappings]
     rows = [
@@ -143,15 +146,15 @@ def _mappings(look: Look) -> list[Line]:
     ]
     if not rows:
         return [Line("no mappings yet", "dim")]
-    return _table(MAPPINGS, rows, [found.level for found in judgements])
+    return _table(MAPPINGS, rows, [found.level for found in judgements], width)
 
 
-def _functions(look: Look) -> list[Line]:
+def _functions(look: Look, width: int | None = None) -> list[Line]:
     if not look.snapshot.functions:
         return []
     rows = [_function(it) for it in look.snapshot.functions]
     waits: list[Style] = ["warn" if any(it.waiting.values()) else "" for it in look.snapshot.functions]
-    return [Line(""), *_table(FUNCTIONS, rows, waits)]
+    return [Line(""), *_table(FUNCTIONS, rows, waits, width)]
 
 
 def _function(it: FunctionView) -> tuple[str, ...]:
@@ -161,14 +164,30 @@ def _function(it: FunctionView) -> tuple[str, ...]:
     return " ", printable(it.name), *map(str, counts), median
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[Style]) -> list[Line]:
-    widths = [max(map(columns_of, column)) for column in zip(head, *rows, strict=True)]
+def _table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[Style], width: int | None
+) -> list[Line]:
+    columns = {name: (name, *cells) for name, *cells in zip(head, *rows, strict=True)}
+    for name in LEAVE_FIRST:
+        if width is None or _width(columns) <= width:
+            break
+        columns.pop(name, None)
+    head, *rows = zip(*columns.values(), strict=True)
+    widths = [max(map(columns_of, column)) for column in columns.values()]
     texts = []
     for cells in (head, *rows):
         padded = (_padded(cell, width, name) for cell, width, name in zip(cells, widths, head, strict=True))
         texts.append("  ".join(padded))
     first, *others = texts
     return [Line(first, "head"), *(Line(text, style) for text, style in zip(others, styles, strict=True))]
+
+
+def _width(columns: Dict[str, Sequence[str]]) -> int:
+    """Of a table; an error may be cut short."""
+    widths = {name: max(map(columns_of, cells)) for name, cells in columns.items()}
+    if "LAST ERROR" in widths:
+        widths["LAST ERROR"] = min(widths["LAST ERROR"], SOME_ERROR)
+    return sum(widths.values()) + 2 * (len(widths) - 1)
 
 
 def _padded(cell: str, width: int, column: str) -> str:

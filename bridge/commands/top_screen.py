@@ -14,7 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from bridge.admin.client import Client
-from bridge.commands.mappings_shown import duration, printable
+from bridge.commands.mappings_shown import Failed, duration, printable
 from bridge.commands.top_frame import Line, Look, Style, detail_lines, details, overview
 from bridge.errors import BridgeError
 from bridge.snapshot import MappingView, Snapshot
@@ -58,6 +58,9 @@ class Looks(threading.Thread):
         self.lost: tuple[float, str] | None = None
         """Monotonic time, and why."""
         self.number = 0
+        """Of the look."""
+        self.wanted = ""
+        """The mapping of which the ledger is asked."""
         self._client = client
         self._interval = interval
         self._soon = threading.Event()
@@ -73,9 +76,18 @@ class Looks(threading.Thread):
                 self.lost = since, str(error)
             else:
                 before = self.look.snapshot
-                self.look = Look(self._client.url, snapshot, before if before.pid == snapshot.pid else None)
+                earlier = before if before.pid == snapshot.pid else None
+                self.look = Look(self._client.url, snapshot, earlier, self._failed(self.wanted))
                 self.lost = None
             self.number += 1
+
+    def _failed(self, name: str) -> Failed:
+        if not name:
+            return {}
+        try:
+            return {name: self._client.failed(name)}
+        except BridgeError as error:
+            return {name: str(error)}
 
     def again(self) -> None:
         """Does not wait for the end of the interval."""
@@ -100,7 +112,7 @@ class Screen:
         self._notice: tuple[float, Line] | None = None
         self._styles = _styles()
         window.timeout(KEY_WAIT)
-        window.keypad(True)  # noqa: FBT003 - curses takes no names
+        window.keypad(True)
 
     def run(self) -> int:
         """Until ``q``."""
@@ -136,15 +148,19 @@ class Screen:
             self._open = False
         elif key in STEPS:
             self._move(STEPS[key])
-        elif (view := self._view()) is None:
-            return True
-        elif key in ENTER:
+        elif chosen := self._view():
+            self._act_on(chosen, key)
+        self._looks.wanted = chosen.name if self._open and (chosen := self._view()) else ""
+        return True
+
+    def _act_on(self, view: MappingView, key: int) -> None:
+        if key in ENTER:
             self._open, self._first = not self._open, 0
+            self._looks.again()
         elif key == ord("p"):
             self._asked = ("pause", view)
         elif key == ord("r"):
             self._asked = ("resume", view)
-        return True
 
     def _move(self, lines: int) -> None:
         if self._open:
@@ -208,10 +224,10 @@ class Screen:
 
     def _put(self, number: int, line: Line, width: int) -> None:
         text = line.text + " " * (width - len(line.text)) if line.style == "chosen" else line.text
+        encoding = self._window.encoding  # of the terminal, which may not know each character
         try:
+            text = text.encode(encoding, "replace").decode(encoding)
             self._window.insstr(number, 0, text, self._styles.get(line.style, 0))
-        except UnicodeEncodeError:  # a terminal of another encoding
-            self._window.insstr(number, 0, text.encode("ascii", "replace"), self._styles.get(line.style, 0))
         except curses.error:
             curses.update_lines_cols()  # it became smaller meanwhile: the next frame fits
 
@@ -235,13 +251,15 @@ class Screen:
 
 def _styles() -> dict[Style, int]:
     """Attributes of the terminal; without colours where it has none, or NO_COLOR is set."""
-    curses.curs_set(0) if curses.tigetstr("civis") else None
+    if curses.tigetstr("civis"):
+        curses.curs_set(0)
     styles: dict[Style, int] = {
         "title": curses.A_BOLD, "head": curses.A_BOLD | curses.A_UNDERLINE, "chosen": curses.A_REVERSE,
         "dim": curses.A_DIM, "bad": curses.A_BOLD, "off": curses.A_DIM,
     }  # fmt: skip
+    if curses.has_colors():
+        curses.use_default_colors()  # what the terminal itself uses, in place of white on black
     if curses.has_colors() and not os.environ.get("NO_COLOR"):
-        curses.use_default_colors()
         for number, (style, colour) in enumerate(COLOURS.items(), 1):
             curses.init_pair(number, colour, -1)
             styles[style] = styles.get(style, 0) | curses.color_pair(number)
