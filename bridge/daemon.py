@@ -285,6 +285,8 @@ class Daemon:
         log.info("draining", grace=self.settings.shutdown_grace)
         with anyio.move_on_after(self.settings.shutdown_grace) as grace:
             async with anyio.create_task_group() as tasks:
+                if self.admin:
+                    tasks.start_soon(self.admin.drain, name="replays")
                 if self.api:
                     tasks.start_soon(self.api.drain, name="api")
                 tasks.start_soon(self.supervisor.drain, name="mappings")

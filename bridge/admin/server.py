@@ -17,6 +17,7 @@ from bridge.admin import views
 from bridge.admin.access import Access
 from bridge.admin.backlogs import Backlogs
 from bridge.admin.feed import Feed
+from bridge.admin.letters import Desk, Letters
 from bridge.admin.page import dashboard
 from bridge.errors import BridgeError, StateError, UsageError
 from bridge.listening import HttpListener
@@ -85,7 +86,15 @@ class AdminServer:
     one, see ``port``).
     """
 
-    def __init__(self, control: Control, metrics: Metrics, host: str, port: int, token: str | None = None) -> None:
+    def __init__(
+        self,
+        control: Control,
+        metrics: Metrics,
+        host: str,
+        port: int,
+        token: str | None = None,
+        desk: Desk | None = None,
+    ) -> None:
         self._control = control
         self._metrics = metrics
         self._access = Access(host, token or "")
@@ -95,6 +104,8 @@ class AdminServer:
         self._tasks: TaskGroup | None = None
         self._denied = Once(log)
         self._rendering = anyio.Lock()
+        self._desk = desk
+        self._letters: Letters | None = None
         self._listener = HttpListener(self._app(), "admin.listen", host, port, connections=MOST_CONNECTIONS)
 
     def __repr__(self) -> str:
@@ -130,6 +141,11 @@ class AdminServer:
         """Listens. Raises UsageError."""
         await self._listener.start()
 
+    async def drain(self) -> None:
+        """Replays that were started here end early; returns when they have."""
+        if self._letters:
+            await self._letters.drain()
+
     async def stop(self) -> None:
         """Closes, in bounded time."""
         self._feed.close()
@@ -150,6 +166,9 @@ class AdminServer:
         app.router.add_post("/mappings/{name}/forget", self._forget)
         app.router.add_post("/mappings/{name}/attempts", self._show_failed)
         app.router.add_post("/attempts", self._show_attempts)
+        if self._desk:
+            self._letters = Letters(self._desk, self._checked)
+            self._letters.add_routes(app.router)
         return app
 
     # What anybody may see.

@@ -81,6 +81,7 @@ async def test_new_samples_are_told_and_no_old_ones(control: ScriptedControl, mo
     async with AdminServer(control, Metrics(), "127.0.0.1", 0) as server, aiohttp.ClientSession() as client:
         answer = await client.get(f"http://127.0.0.1:{server.port}/events")
         told = [data async for name, data in _until(answer, 4) if name == "samples"]
+        answer.close()
     for before, after in pairwise(told):
         assert len(after["mappings"]["orders"]["in_flight"]) == after["sequence"] - before["sequence"] > 0
 
@@ -128,6 +129,7 @@ async def test_the_end_of_the_daemon_is_told_and_not_waited_for(control: Scripte
                     break
             await server.stop()
             assert [name async for name, _ in stream][-1] == "end"
+            answer.close()
 
 
 async def test_a_slow_reader_gets_fewer_and_is_cut_off_in_the_end(
