@@ -331,7 +331,7 @@ class TestLetters:
             assert part in text, part
         assert MARKUP not in browser.run("return document.documentElement.outerHTML.replaceAll('&lt;', '<')")
         browser.button("Show the body of letter 1").click()
-        browser.shows(MARKUP, "main pre")
+        browser.shows(MARKUP, "tr.more pre")
         browser.shows("of 99,999 characters")
         assert browser.violations() == []
         browser.button("Hide the body of letter 1").click()
