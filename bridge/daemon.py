@@ -31,6 +31,7 @@ from bridge.leash import Leash
 from bridge.ledger import Ledger
 from bridge.mapping import Mapping
 from bridge.notify import Notifier
+from bridge.replay.desk import DaemonDesk
 from bridge.settings import Settings
 from bridge.signals import catch
 from bridge.snapshot import Forgotten, FunctionView, MappingView, Snapshot
@@ -213,6 +214,7 @@ class Daemon:
                         self.settings.admin_host,
                         self.settings.admin_port or 0,
                         self.settings.admin_token,
+                        DaemonDesk(self),
                     )
                 )
             self._stage = await stack.enter_async_context(self._make_stage(self._leash))
