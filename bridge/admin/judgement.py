@@ -61,5 +61,5 @@ def judge(view: MappingView, at: float) -> Judgement:
 
 
 def judged(snapshot: Snapshot) -> dict[str, Judgement]:
-    """All mappings, by name."""
-    return {view.name: judge(view, snapshot.at) for view in snapshot.mappings}
+    """All mappings, those of asynchronous events among them, by name."""
+    return {view.name: judge(view, snapshot.at) for view in (*snapshot.mappings, *snapshot.asynchronous)}

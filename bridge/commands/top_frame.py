@@ -41,10 +41,16 @@ class Look(NamedTuple):
     before: Snapshot | None = None
     failed: Failed = NOTHING
 
+    @property
+    def views(self) -> tuple[MappingView, ...]:
+        """The mappings, and behind them what feeds functions from their asynchronous events."""
+        return (*self.snapshot.mappings, *self.snapshot.asynchronous)
+
     def rate(self, view: MappingView) -> float | None:
         """Records that a mapping received a second between both; none: nobody knows."""
         seconds = self.snapshot.at - self.before.at if self.before else 0.0
-        earlier = next((old for old in self.before.mappings if old.uuid == view.uuid), None) if self.before else None
+        before = (*self.before.mappings, *self.before.asynchronous) if self.before else ()
+        earlier = next((old for old in before if old.name == view.name), None)
         if earlier is None or seconds <= 0:
             return None
         grown = view.polled - earlier.polled
@@ -116,7 +122,7 @@ def _summary(look: Look) -> list[Line]:
             f"{sum(view.in_flight for view in it.mappings)} in flight   {held}"
         ),
     ]
-    for view in it.mappings:
+    for view in look.views:
         found = judge(view, it.at)
         if found.words:
             lines.append(Line(f"{MARKS[found.level]} {printable(view.name)}: {_sentence(found, it.at)}", found.level))
@@ -129,7 +135,7 @@ def _sentence(found: Judgement, at: float) -> str:
 
 def _mappings(look: Look, width: int | None = None) -> list[Line]:
     at = look.snapshot.at
-    judgements = [judge(view, at) for view in look.snapshot.mappings]
+    judgements = [judge(view, at) for view in look.views]
     rows = [
         (
             MARKS[found.level],
@@ -142,7 +148,7 @@ def _mappings(look: Look, width: int | None = None) -> list[Line]:
             str(view.failed),
             printable(view.last_error or "-"),
         )
-        for view, found in zip(look.snapshot.mappings, judgements, strict=True)
+        for view, found in zip(look.views, judgements, strict=True)
     ]
     if not rows:
         return [Line("no mappings yet", "dim")]

@@ -102,7 +102,7 @@ class Screen:
         self._client = client
         self._looks = looks
         self._chosen = ""
-        """UUID of a mapping: it stays chosen when others come and go."""
+        """Name of a mapping: it stays chosen when others come and go."""
         self._open = False
         """Its details are shown."""
         self._first = 0
@@ -157,6 +157,8 @@ class Screen:
         if key in ENTER:
             self._open, self._first = not self._open, 0
             self._looks.again()
+        elif key in (ord("p"), ord("r")) and view in self._looks.look.snapshot.asynchronous:
+            self._say(Line("asynchronous events of a function cannot be paused", "warn"))
         elif key == ord("p"):
             self._asked = ("pause", view)
         elif key == ord("r"):
@@ -166,18 +168,18 @@ class Screen:
         if self._open:
             self._first += lines
             return
-        mappings = self._looks.look.snapshot.mappings
+        mappings = self._looks.look.views
         if mappings:
-            self._chosen = mappings[max(0, min(self._number() + lines, len(mappings) - 1))].uuid
+            self._chosen = mappings[max(0, min(self._number() + lines, len(mappings) - 1))].name
 
     def _number(self) -> int:
-        for number, view in enumerate(self._looks.look.snapshot.mappings):
-            if view.uuid == self._chosen:
+        for number, view in enumerate(self._looks.look.views):
+            if view.name == self._chosen:
                 return number
         return 0
 
     def _view(self) -> MappingView | None:
-        mappings = self._looks.look.snapshot.mappings
+        mappings = self._looks.look.views
         return mappings[self._number()] if mappings else None
 
     def _change(self, change: str, view: MappingView) -> None:

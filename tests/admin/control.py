@@ -83,6 +83,7 @@ class ScriptedControl:
     def __init__(self, *mappings: MappingView, functions: tuple[FunctionView, ...] = (WORKER,)) -> None:
         self.mappings = {view.name: view for view in mappings}
         self.functions = functions
+        self.asynchronous: tuple[MappingView, ...] = ()
         self.draining = False
         self.asked: list[tuple[Any, ...]] = []
         self.backlogs: Dict[str, int | Exception | None] = {}
@@ -105,6 +106,7 @@ class ScriptedControl:
             max_buffered_bytes=268435456,
             mappings=tuple(self.mappings.values()),
             functions=self.functions,
+            asynchronous=self.asynchronous,
         )
 
     async def pause(self, name: str, *, wait: bool) -> MappingView:

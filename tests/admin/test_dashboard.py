@@ -12,9 +12,10 @@ import aiohttp
 import msgspec
 import pytest
 
+from bridge.admin import feed
 from bridge.admin.page import dashboard
 from bridge.errors import StateError
-from bridge.snapshot import Blocked, Failure, FunctionView, Gate, Ran, RunnerView
+from bridge.snapshot import Blocked, Failure, FunctionView, Gate, Ran, RunnerView, WaitView
 from tests.admin.browser import DESKTOP, PHONE, Browser, chromium
 from tests.admin.control import (
     CLICKS,
@@ -67,6 +68,11 @@ BUSY = FunctionView(
 )
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 MARKUP = "</script><script>document.title='owned'</script><b>bold</b>"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "EVERY", 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +202,25 @@ class TestShown:
                      "1.5 s", "1 failed", "Fed by stream"):  # fmt: skip
             assert part in card, part
         assert browser.run("return document.querySelectorAll('main li:nth-child(2) .boxes i.busy').length") == 2
+
+    def test_what_else_waits_and_asynchronous_events(
+        self, browser: Browser, daemon: str, control: ScriptedControl
+    ) -> None:
+        wait = WaitView("shardId-7", Gate("parent", NOW - 12, "waits for shardId-3"))
+        start = WaitView("version 3", Gate("starting", NOW - 4, "2 of 5 environments"))
+        control.mappings["stream"] = msgspec.structs.replace(STUCK, waits=(wait,))
+        control.functions = (WORKER, msgspec.structs.replace(BUSY, waits=(start,), events=9))
+        control.asynchronous = (
+            view("enrich:async", function="enrich", source="async", gate=Gate("retrying", NOW - 3)),
+        )
+        browser.open(f"{daemon}/#/mapping/stream")
+        for part in ("Also waiting", "shardId-7", "parent for 12 s", "waits for shardId-3", "function version 3"):
+            browser.shows(part, "main")
+        browser.open(f"{daemon}/#/functions")
+        browser.shows("version 3: starting for 4 s")
+        browser.find("a[href='#/mapping/enrich%3Aasync']").click()
+        browser.shows("retrying for 3 s", "main")
+        assert "Pause" not in browser.text("main")
 
     def test_nothing_there_yet(self, browser: Browser, daemon: str, control: ScriptedControl) -> None:
         control.mappings, control.functions = {}, ()

@@ -74,6 +74,13 @@ class TestFrame:
         reset = later(now, 2, -90)  # its counters began anew
         assert Look("", reset, now).rate(reset.mappings[0]) == 5
 
+    def test_asynchronous_events_stand_behind_the_mappings(self, control: ScriptedControl) -> None:
+        control.asynchronous = (view("worker:async", source="async", gate=Gate("retrying", STARTED + 90)),)
+        frame = plain(Look("", control.snapshot()))
+        assert "worker:async  Enabled  retrying 10.0 s" in frame
+        look = Look("", control.snapshot())
+        assert detail_lines(look, look.views[-1], 80)[0].startswith("worker:async")
+
     def test_no_mappings_and_a_stop(self) -> None:
         control = ScriptedControl(functions=())
         control.draining = True
@@ -252,7 +259,11 @@ class TestInATerminal:
         terminal.keys("y")
         terminal.shows("orders is resumed")
         control.failure = StateError("state file /x: its disk is full; free some space")
-        terminal.keys("j", "p", "y")
+        control.asynchronous = (view("worker:async", source="async"),)
+        terminal.shows("worker:async")
+        terminal.keys("G", "p")
+        terminal.shows("asynchronous events of a function cannot be paused")
+        terminal.keys("g", "j", "p", "y")
         terminal.shows("clicks: state file /x: its disk is full")
         terminal.keys("q")
         terminal.shows("ended 0", "restored")
