@@ -31,6 +31,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where letters of this daemon's mappings and functions lie."""
 
     arn: str
+    """Of a part of a bucket ``s3://BUCKET/PREFIX``; empty: not known."""
     name: str
     of: tuple[str, ...]
     """Names of mappings and functions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping as Dict, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from bridge.nearest import did_you_mean
 from bridge.replay import bucket, objects
 from bridge.replay.aims import Known
 from bridge.replay.callers import patiently
+from bridge.replay.finding import Place as Whose, of_function, of_mapping
 from bridge.replay.journal import Journal, default_path
 from bridge.replay.letter import Letter
 from bridge.replay.loop import peek, replay
@@ -72,7 +73,7 @@ class DaemonDesk:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._found: dict[str, Owned] = {}
-        """By ARN: what was found when it was last looked for."""
+        """By ARN, or s3:// URL: what was found when it was last looked for."""
 
     def __repr__(self) -> str:
         return f"<DaemonDesk {list(self._found)}>"
@@ -144,46 +145,43 @@ class DaemonDesk:
 
     async def _search(self) -> list[Place]:
         """Finds the places anew; gives what stands for those that cannot be known."""
-        mappings = [supervised.mapping for supervised in self._daemon.supervisor.mappings]
         found: dict[str, Owned] = {}
         troubles: list[Place] = []
-        for mapping, arn in await self._destinations(mappings):
-            if isinstance(arn, BridgeError):
-                troubles.append(Place(arn="", name="not known", of=(mapping.name,), trouble=str(arn)))
-            elif arn:
-                owned = found.get(arn, Owned(mapping.aws))
-                found[arn] = owned._replace(mappings=(*owned.mappings, mapping))
-        for invoker in self._daemon.invokers.values():
-            function = invoker.function
-            for arn in {function.dead_letter, function.event_invoke.on_failure}:
-                if arn and _holds_letters(arn):
-                    owned = found.get(arn, Owned(function.aws))
-                    found[arn] = owned._replace(functions=(*owned.functions, function))
+        functions = {name: invoker.function for name, invoker in self._daemon.invokers.items()}
+        for mapping, place in await self._of_mappings(functions):
+            if isinstance(place, BridgeError):
+                troubles.append(Place(arn="", name="not known", of=(mapping.name,), trouble=str(place)))
+            elif place is not None and _holds_letters(place.word):
+                owned = found.get(place.word, Owned(place.aws))
+                found[place.word] = owned._replace(mappings=(*owned.mappings, mapping))
+        for function in functions.values():
+            for place in {it.word: it for it in of_function(function, AwsSettings())}.values():
+                if _holds_letters(place.word):
+                    owned = found.get(place.word, Owned(place.aws))
+                    found[place.word] = owned._replace(functions=(*owned.functions, function))
         self._found = found
         return troubles
 
-    async def _destinations(self, mappings: Sequence[Mapping]) -> list[tuple[Mapping, str | BridgeError]]:
-        """Where the letters of each mapping go; empty: nowhere that could be looked into."""
-        arns: dict[str, str | BridgeError] = {}
+    async def _of_mappings(self, functions: Dict[str, Function]) -> list[tuple[Mapping, Whose | BridgeError | None]]:
+        """Where the letters of each mapping lie; none: nowhere."""
+        mappings = [supervised.mapping for supervised in self._daemon.supervisor.mappings]
+        places: dict[str, Whose | BridgeError | None] = {}
         limiter = anyio.Semaphore(AT_ONCE)
 
         async def ask(mapping: Mapping) -> None:
             async with limiter:
-                arns[mapping.uuid] = await self._destination(mapping)
+                try:
+                    function = functions.get(mapping.function)
+                    places[mapping.uuid] = await of_mapping(self._daemon.aws, mapping, function, AwsSettings())
+                except UsageError:
+                    places[mapping.uuid] = None
+                except BridgeError as error:
+                    places[mapping.uuid] = error
 
         async with anyio.create_task_group() as tasks:
             for mapping in mappings:
                 tasks.start_soon(ask, mapping)
-        return [(mapping, arns[mapping.uuid]) for mapping in mappings]
-
-    async def _destination(self, mapping: Mapping) -> str | BridgeError:
-        if mapping.stream is not None:
-            arn = mapping.stream.on_failure
-            return arn if arn and _holds_letters(arn) else ""
-        try:
-            return (await find(self._daemon.aws, mapping.aws, str(mapping.source_arn))).dead_letters
-        except BridgeError as error:
-            return error
+        return [(mapping, places[mapping.uuid]) for mapping in mappings]
 
     async def _asked(self, arn: str, owned: Owned) -> Place:
         """How much lies there."""
@@ -297,8 +295,8 @@ def _holds_letters(arn: str) -> bool:
     return ":sqs:" in arn or objects.Place.parse(arn) is not None
 
 
-def _name(arn: str) -> str:
-    return arn.rpartition(":")[2]
+def _name(place: str) -> str:
+    return place if "://" in place else place.rpartition(":")[2]
 
 
 def _warning(queue: Queue) -> str:
