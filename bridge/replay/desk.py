@@ -28,7 +28,7 @@ from bridge.replay.finding import Place as Whose, of_function, of_mapping
 from bridge.replay.journal import Journal, default_path
 from bridge.replay.letter import Letter
 from bridge.replay.loop import peek, replay
-from bridge.replay.plan import Plan
+from bridge.replay.plan import CONCURRENCY, Plan
 from bridge.replay.queue import SqsShelf
 from bridge.replay.queues import Queue, find
 from bridge.replay.summary import Fate as Settled, Summary
@@ -45,6 +45,8 @@ PATIENCE = 5.0
 """Seconds for which a place is asked how much lies there."""
 CALLER_TIMEOUT = 5.0
 AT_ONCE = 10
+FEW = 10
+"""Letters that one receive may give: a second one at the same time would only wait for nothing."""
 LANE = "replay"
 """The name under which replays wait for a function's environments."""
 
@@ -116,7 +118,8 @@ class DaemonDesk:
         self, place: str, ids: frozenset[str], *, dry_run: bool, stop: anyio.Event, tell: Callable[[Progress], None]
     ) -> Progress:
         owned = await self._owned(place)
-        plan = Plan(ids=ids, dry_run=dry_run)
+        concurrency = 1 if len(ids) <= FEW else CONCURRENCY
+        plan = Plan(ids=ids, concurrency=concurrency, dry_run=dry_run)
         fates: list[Fate] = []
         async with AsyncExitStack() as stack:
             shelf = await self._shelf(place, owned)

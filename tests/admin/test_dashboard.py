@@ -233,6 +233,16 @@ class TestShown:
         browser.open(f"{daemon}/#/no/such/place")
         browser.shows("leads nowhere")
 
+    def test_hundreds_of_mappings(self, browser: Browser, daemon: str, control: ScriptedControl) -> None:
+        control.mappings = {f"m{number}": view(f"m{number}", in_flight=number) for number in range(300)}
+        browser.open(daemon)
+        browser.wait(lambda: browser.run("return document.querySelectorAll('tbody tr').length") == 300)
+        del control.mappings["m0"], control.mappings["m150"]
+        browser.wait(lambda: browser.run("return document.querySelectorAll('tbody tr').length") == 298)
+        names = browser.run("return [...document.querySelectorAll('tbody .name')].map(it => it.textContent)")
+        assert names == list(control.mappings)
+        assert browser.log() == []
+
     def test_draining_is_said(self, browser: Browser, daemon: str, control: ScriptedControl) -> None:
         control.draining = True
         browser.open(daemon)
