@@ -63,15 +63,13 @@ class Browser:
         return self.wait(lambda: next(iter(self.driver.find_elements("css selector", selector)), None))
 
     def button(self, name: str, inside: str = "body") -> WebElement:
-        """The button that a person would call so, waited for."""
-
-        def named() -> WebElement | None:
-            for element in self.driver.find_elements("css selector", f"{inside} button"):
-                if element.accessible_name == name:
-                    return element
-            return None
-
-        return self.wait(named)
+        """The button that is called so, hidden words included, waited for."""
+        script = """
+            return [...document.querySelectorAll(arguments[0])].find(
+                it => it.textContent.replace(/\\s+/g, ' ').trim() === arguments[1])
+        """
+        found: WebElement = self.wait(lambda: self.run(script, f"{inside} button", name))
+        return found
 
     def wait(self, condition: Callable[[], T | None]) -> T:
         """The first true value of ``condition``."""
