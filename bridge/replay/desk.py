@@ -102,17 +102,24 @@ class DaemonDesk:
         async with AsyncExitStack() as stack:
             shelf = await self._shelf(place, owned)
             letters = await peek(shelf, most)
-            try:
-                target = await self._target(stack, owned, shelf)
-                where = target.name if target else "where they came from"
-            except BridgeError as error:
-                where = f"nowhere yet: {error}"
+            where = await self._where(stack, owned, shelf)
             attempts = await self._daemon.attempts({key for letter in letters for key in _keys(letter)})
         return Looked(
             letters=tuple(_view(letter, attempts) for letter in letters),
             target=where,
             warning=_warning(shelf.queue) if isinstance(shelf, SqsShelf) else "",
         )
+
+    async def _where(self, stack: AsyncExitStack, owned: Owned, shelf: SqsShelf | bucket.BucketShelf) -> str:
+        """Where a replay would send them, or why it could not; for people."""
+        try:
+            target = await self._target(stack, owned, shelf)
+            if target is None:
+                return "where they came from"
+            await target.check(dry=True)
+        except BridgeError as error:
+            return f"nowhere yet: {error}"
+        return target.name
 
     async def replay(
         self, place: str, ids: frozenset[str], *, dry_run: bool, stop: anyio.Event, tell: Callable[[Progress], None]
@@ -318,6 +325,8 @@ def _warning(queue: Queue) -> str:
 def _keys(letter: Letter) -> Iterable[str]:
     """Under which the ledger may know what became of it."""
     yield letter.id
+    if letter.document.pointer:
+        yield letter.document.pointer.first
     if letter.reason and letter.reason.request_id:
         yield letter.reason.request_id
 

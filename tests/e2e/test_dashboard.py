@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from tests.e2e.conftest import NewSite
 from tests.e2e.harness import Bridge, Site
+from tests.e2e.streams import Stream, mapped
+from tests.servers import Server
 
 HANDLER = """
 import pathlib
@@ -95,3 +98,35 @@ def test_a_record_of_an_asynchronous_event_goes_to_its_function_in_this_daemon(o
         (event,) = (folder / "done").iterdir()
         assert event.read_text() == "{'event': 1}"
         bridge.empties(ends)
+
+
+def test_a_pointer_is_read_again_from_its_shard(
+    new_site: NewSite, roto_server: Server, kinesalite_server: Server
+) -> None:
+    site = new_site(roto_server)
+    folder = code(site.folder / "code")
+    site.function("streamer", code=folder, Handler="app.handler")
+    stream, told = Stream(kinesalite_server), site.queue()
+    (number,) = stream.put('{"click": 3}')
+    name = mapped(
+        site,
+        stream,
+        MaximumRetryAttempts=0,
+        DestinationConfig={"OnFailure": {"Destination": told.arn}},
+    )
+    with site.running() as bridge:
+        bridge.until(lambda: told.counts()[0] == 1)
+        ((place,),) = post(bridge, "/letters")
+        assert (place["arn"], place["of"]) == (told.arn, [name])
+        (looked,) = post(bridge, "/letters/peek", place=told.arn, most=1)
+        (letter,) = looked["letters"]
+        assert letter["kind"] == "pointer"
+        assert "RetryAttemptsExhausted" in letter["reason"]
+        assert letter["attempts"][0]["error_type"] == "ValueError"
+        assert "streamer" in looked["target"]
+        (folder / "fixed").touch()
+        end = post(bridge, "/letters/replay", place=told.arn, ids=[letter["id"]], dry_run=False)[-1]["summary"]
+        assert [fate["what"] for fate in end["fates"]] == ["sent"]
+        (event,) = (folder / "done").iterdir()
+        assert number in event.read_text()
+        bridge.empties(told)
