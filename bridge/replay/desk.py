@@ -3,11 +3,9 @@ the daemon's own sessions, by its own functions."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping as Dict, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -16,13 +14,14 @@ import msgspec
 
 from bridge.admin.letters import MOST_SHOWN, Fate, LetterView, Looked, Place, Progress
 from bridge.attempt import Attempt
-from bridge.errors import BridgeError, RemoteError, UsageError
+from bridge.errors import BridgeError, UsageError
 from bridge.function import AwsSettings, Function
 from bridge.invocation import Invocation, Outcome
 from bridge.mapping import Mapping
 from bridge.nearest import did_you_mean
 from bridge.replay import bucket, objects
 from bridge.replay.aims import Known
+from bridge.replay.audit import caller_arn, state_file
 from bridge.replay.callers import patiently
 from bridge.replay.finding import Place as Whose, of_function, of_mapping
 from bridge.replay.journal import Journal, default_path
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 5.0
 """Seconds for which a place is asked how much lies there."""
-CALLER_TIMEOUT = 5.0
 AT_ONCE = 10
 FEW = 10
 """Letters that one receive may give: a second one at the same time would only wait for nothing."""
@@ -238,7 +236,7 @@ class DaemonDesk:
         region = shelf.arn.split(":")[3] or None
         endpoint = aws.place(shelf.service, owned.aws, region).endpoint
         path = default_path(state_file(self._daemon.settings.state), shelf.arn, endpoint)
-        return Journal(path, shelf.arn, run=plan.run, caller=await _caller_arn(self._daemon, owned.aws, region))
+        return Journal(path, shelf.arn, run=plan.run, caller=await caller_arn(aws, owned.aws, shelf.arn))
 
 
 class DaemonCaller:
@@ -276,28 +274,6 @@ class DaemonCaller:
                 return await patiently(invoker, invocation)
             finally:
                 lane.release()
-
-
-def state_file(url: str) -> Path:
-    """The file that journals lie beside, for a state in memory too. Raises UsageError."""
-    from bridge.settings import state_file as usual
-    from bridge.stores import StateUrl
-
-    parsed = StateUrl.parse(url)
-    found = usual(os.environ) if parsed.scheme == "memory" else parsed.path
-    if found is None:
-        raise UsageError("there is neither HOME nor STATE_DIRECTORY for the journal of a replay")
-    return found
-
-
-async def _caller_arn(daemon: Daemon, settings: AwsSettings, region: str | None) -> str:
-    """Who we are, for the audit; empty where nobody tells."""
-    try:
-        sts = await daemon.aws.api("sts", settings, region)
-        answer = await sts.call("GetCallerIdentity", {}, timeout=CALLER_TIMEOUT)
-    except RemoteError:
-        return ""
-    return str(answer.get("Arn") or "")
 
 
 def _holds_letters(arn: str) -> bool:
