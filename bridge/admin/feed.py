@@ -38,10 +38,9 @@ class State(msgspec.Struct, frozen=True):
 class Feed:
     """Tells watchers how the daemon is. A slow one misses snapshots instead of getting old ones: nothing piles up."""
 
-    def __init__(self, control: Control, history: History | None = None, *, most: int = MOST_WATCHERS) -> None:
+    def __init__(self, control: Control) -> None:
         self._control = control
-        self._history = history or History()
-        self._most = most
+        self._history = History()
         self._frame = b""
         self._next = anyio.Event()
         self._came = anyio.Event()
@@ -51,7 +50,7 @@ class Feed:
         self.closed = False
 
     def __repr__(self) -> str:
-        return f"<Feed {'closed' if self.closed else 'open'}, {self.watchers} of {self._most} watchers>"
+        return f"<Feed {'closed' if self.closed else 'open'}, {self.watchers} of {MOST_WATCHERS} watchers>"
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -80,9 +79,9 @@ class Feed:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """A stream of events: ``samples`` first, and whenever there are new ones, ``state`` each second, ``end``."""
-        if self.watchers >= self._most:
+        if self.watchers >= MOST_WATCHERS:
             raise web.HTTPServiceUnavailable(
-                text=f"{self._most} pages are open already; close one", headers={"Retry-After": str(RETRY_AFTER)}
+                text=f"{MOST_WATCHERS} pages are open already; close one", headers={"Retry-After": str(RETRY_AFTER)}
             )
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         self.watchers += 1

@@ -37,5 +37,7 @@ def state_file(url: str | None) -> Path:
             return state.path
     found = usual(os.environ)
     if found is None:
-        raise UsageError("there is neither HOME nor STATE_DIRECTORY for the journal of a replay; set one, or name a file with --journal")
+        raise UsageError(
+            "there is neither HOME nor STATE_DIRECTORY for the journal; set one, or name it with --journal"
+        )
     return found

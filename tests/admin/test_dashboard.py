@@ -274,10 +274,20 @@ class TestGone:
         assert "What you see is how it was at" in browser.text("main")
         control.mappings["back"] = view("back")
         with served(control, port=int(url.rpartition(":")[2])):
-            browser.button("Try now").click()
             browser.shows("back", "tbody")
             browser.shows("Live")
             assert "does not answer" not in browser.text("main")
+
+    def test_one_page_too_many_is_told_so(
+        self, browser: Browser, control: ScriptedControl, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feed, "MOST_WATCHERS", 0)
+        with served(control) as url:
+            browser.open(url)
+            browser.shows("The daemon is there, but lets no more pages watch.")
+            monkeypatch.setattr(feed, "MOST_WATCHERS", 1)
+            browser.button("Try now").click()
+            browser.shows("orders", "tbody")
 
 
 class TestChanges:
