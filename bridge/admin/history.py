@@ -88,11 +88,12 @@ class History:
         return {kind: array("f", [nan]) * self._kept for kind in NAMES}
 
     def _sample(self, view: MappingView, seconds: float | None) -> tuple[float, ...]:
-        before = self._before.get(view.name)
         lag = nan if view.lag_seconds is None else view.lag_seconds
-        if before is None or not seconds or seconds < 0:  # nothing to compare with, or the clock was set back
+        if not seconds or seconds < 0:  # nothing to compare with, or the clock was set back
             return nan, lag, view.in_flight, nan
-        return _grown(before.polled, view.polled) / seconds, lag, view.in_flight, _grown(before.failed, view.failed)
+        before = self._before.get(view.name)
+        polled, failed = (before.polled, before.failed) if before else (0, 0)  # new since the sample before
+        return _grown(polled, view.polled) / seconds, lag, view.in_flight, _grown(failed, view.failed)
 
     def _last(self, ring: array[float], count: int) -> Iterator[float]:
         for number in range(self.sequence - count, self.sequence):

@@ -176,6 +176,7 @@ class TestShown:
             "stream: a batch of shardId-000000000000"
         )
         assert browser.run("return document.title") == "(2) Mappings · bridge"
+        assert browser.run("return document.querySelector('.tile progress').position") == 1000 / 268435456
 
     def test_it_is_live(self, browser: Browser, daemon: str, control: ScriptedControl) -> None:
         browser.open(daemon)

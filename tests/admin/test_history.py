@@ -64,11 +64,13 @@ def test_a_clock_that_goes_back_gives_no_rate() -> None:
     assert shown(history.since(0), "orders", "rate") == [None, None]
 
 
-def test_mappings_that_come_later_have_nothing_before_and_those_that_are_gone_are_forgotten() -> None:
+def test_mappings_that_come_later_began_at_zero_and_those_that_are_gone_are_forgotten() -> None:
     history = History()
     add(history, 0, view("orders"))
-    add(history, 1, view("orders"), view("clicks", in_flight=2))
+    add(history, 1, view("orders"), view("clicks", in_flight=2, polled=30, failed=1))
     assert shown(history.since(0), "clicks", "in_flight") == [None, 2]
+    assert shown(history.since(0), "clicks", "rate") == [None, 30]
+    assert shown(history.since(0), "clicks", "failed") == [None, 1]
     add(history, 2, view("clicks", in_flight=3))
     assert list(history.since(0).mappings) == ["clicks"]
 
