@@ -22,6 +22,7 @@ need promtool prometheus
 need systemd-analyze systemd
 need taskset util-linux
 need tmux tmux
+[ -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf ] || missing+=(fonts-dejavu-core) # a browser without any font draws nothing
 if [ "${BRIDGE_CI_CONTAINER:-1}" != 0 ]; then
   need buildah buildah
   need newuidmap uidmap

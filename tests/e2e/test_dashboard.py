@@ -6,12 +6,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import pytest
+
+from bridge.local import free_port
 from tests.e2e.conftest import NewSite
 from tests.e2e.harness import Bridge, Site
 from tests.e2e.streams import Stream, mapped
-from tests.servers import Server
+from tests.servers import Server, unique
 
 HANDLER = """
 import pathlib
@@ -130,3 +134,40 @@ def test_a_pointer_is_read_again_from_its_shard(
         (event,) = (folder / "done").iterdir()
         assert number in event.read_text()
         bridge.empties(told)
+
+
+def test_stored_failures_and_places_that_cannot_be_asked(new_site: NewSite, ministack_server: Server) -> None:
+    site = new_site(ministack_server)
+    folder = code(site.folder / "code")
+    bucket = unique("bucket")
+    ministack_server.client("s3").create_bucket(
+        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    site.config["api"] = {"listen": "127.0.0.1:0", "auth": "none"}
+    stored = {"OnFailure": {"Destination": f"arn:aws:s3:::{bucket}"}}
+    invoke = {"MaximumRetryAttempts": 0, "DestinationConfig": stored}
+    site.function("worker", code=folder, Handler="app.handler", EventInvokeConfig=invoke)
+    nowhere = {"endpoint_url": f"http://127.0.0.1:{free_port()}"}
+    lost = site.mapping("arn:aws:sqs:eu-west-1:123456789012:lost", "worker", aws=nowhere)
+    with site.start() as bridge:
+        (started,) = bridge.said("started")
+        site.cli("invoke", "worker", "-e", "-", "--async", "--api", f"http://{started['api']}", given='{"event": 1}')
+        bridge.said("report_sent")
+        ((place, unknown),) = post(bridge, "/letters")
+        assert (place["of"], place["waiting"], place["trouble"]) == (["function worker"], 1, "")
+        assert place["arn"] == f"s3://{bucket}/aws/lambda/async/worker/"
+        assert (unknown["arn"], unknown["of"], unknown["waiting"]) == ("", [lost], None)
+        assert unknown["trouble"]
+        (looked,) = post(bridge, "/letters/peek", place=place["arn"])
+        (letter,) = looked["letters"]
+        assert letter["attempts"][0]["error_type"] == "ValueError"
+        (folder / "fixed").touch()
+        end = post(bridge, "/letters/replay", place=place["arn"], ids=[letter["id"]], dry_run=False)[-1]["summary"]
+        assert [fate["what"] for fate in end["fates"]] == ["sent"]
+        (event,) = (folder / "done").iterdir()
+        assert event.read_text() == "{'event': 1}"
+        assert post(bridge, "/letters/peek", place=place["arn"]) == [{**looked, "letters": []}]
+        with pytest.raises(HTTPError) as refused:
+            post(bridge, "/letters/peek", place=f"s3://{bucket}/")
+        with refused.value as answer:
+            assert answer.code == 404
