@@ -16,6 +16,8 @@ BROKEN = {
     "opening": "its source cannot be opened",
     "state": "positions cannot be written",
     "crashed": "a bug of bridge",
+    "stalled": "a poller stood still",
+    "restarting": "environments of its function keep ending",
     "throttled": "the function is throttled",
 }
 """Gate -> what is wrong whenever it holds."""
@@ -23,7 +25,13 @@ SLOW = {
     "slot": "waits for a free environment",
     "concurrency": "its own concurrency is used up",
     "buffer": "the memory for payloads is used up",
+    "pollers": "its own pollers are used up",
     "reporting": "a destination is slow",
+    "environment": "its function takes long to start",
+    "credentials": "its AWS keys are slow to come",
+    "deletes": "its queue is slow to delete",
+    "store": "the state file is slow",
+    "output": "its function prints more than is passed on",
 }
 """Gate -> what is wrong when it holds for long."""
 LONG = 30.0

@@ -38,6 +38,8 @@ def watch(client: Client, snapshot: Snapshot, interval: float) -> int:
     """Shows the daemon until somebody ends it; the exit status. A signal that ends it puts the terminal right first."""
     locale.setlocale(locale.LC_ALL, "")
     os.environ.setdefault("ESCDELAY", "25")
+    for name in ("LINES", "COLUMNS"):  # with them the size would stay what they say, whatever the terminal does
+        os.environ.pop(name, None)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     looks = Looks(client, snapshot, interval)

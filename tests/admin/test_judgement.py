@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.admin.judgement import BROKEN, SLOW, judge, judged
+from bridge.gates import GATES
 from bridge.snapshot import Blocked, Gate, RunnerView
 from tests.admin.control import ORDERS, STARTED, ScriptedControl, view
 
@@ -50,6 +51,10 @@ def test_level_and_words(fields: dict[str, Any], level: str, words: str, since: 
 @pytest.mark.parametrize("gate", sorted(BROKEN))
 def test_what_is_broken_is_bad_at_once(gate: str) -> None:
     assert judge(view("m", gate=Gate(gate, 999.0)), 1000.0).level == "bad"
+
+
+def test_only_gates_that_there_are() -> None:
+    assert BROKEN.keys() | SLOW.keys() <= set(GATES)
 
 
 def test_all_by_name() -> None:

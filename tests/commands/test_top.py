@@ -208,7 +208,7 @@ def daemon(control: ScriptedControl) -> Iterator[str]:
 @pytest.fixture
 def terminal(tmp_path: Path, daemon: str) -> Iterator[Terminal]:
     tmux = require(shutil.which("tmux"), "tmux")
-    terminal = Terminal(tmux, tmp_path, {"BRIDGE_ADMIN": daemon, "LC_ALL": "C.UTF-8"})
+    terminal = Terminal(tmux, tmp_path, {"BRIDGE_ADMIN": daemon, "LC_ALL": "C.UTF-8", "COLUMNS": "80", "LINES": "24"})
     try:
         yield terminal
     finally:
