@@ -111,6 +111,17 @@ class Browser:
 
 
 @contextmanager
+def from_elsewhere(browser: Browser) -> Iterator[None]:
+    """Its requests look like those of another machine."""
+    browser.driver.execute_cdp_cmd("Network.enable", {})
+    browser.driver.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"X-Forwarded-For": "203.0.113.7"}})
+    try:
+        yield
+    finally:
+        browser.driver.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})
+
+
+@contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser with a profile of its own that is gone afterwards."""
     require(importlib.util.find_spec("selenium"), "selenium")
