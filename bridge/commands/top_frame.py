@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from unicodedata import combining, east_asian_width
 
 from bridge.admin.judgement import Judgement, judge
-from bridge.commands.mappings_shown import NOTHING, Failed, duration, pages, printable
+from bridge.commands.mappings_shown import NOTHING, Known, duration, pages, printable
 from bridge.snapshot import FunctionView, MappingView, Snapshot
 
 Style = Literal["", "title", "head", "chosen", "ok", "off", "warn", "bad", "dim"]
@@ -39,7 +39,7 @@ class Look(NamedTuple):
     url: str
     snapshot: Snapshot
     before: Snapshot | None = None
-    failed: Failed = NOTHING
+    failed: Known = NOTHING
 
     @property
     def views(self) -> tuple[MappingView, ...]:

@@ -14,7 +14,8 @@ from types import FrameType
 from typing import NoReturn
 
 from bridge.admin.client import Client
-from bridge.commands.mappings_shown import Failed, duration, printable
+from bridge.commands.mappings import in_ledger
+from bridge.commands.mappings_shown import duration, printable
 from bridge.commands.top_frame import Line, Look, Style, detail_lines, details, overview
 from bridge.errors import BridgeError
 from bridge.snapshot import MappingView, Snapshot
@@ -79,17 +80,11 @@ class Looks(threading.Thread):
             else:
                 before = self.look.snapshot
                 earlier = before if before.pid == snapshot.pid else None
-                self.look = Look(self._client.url, snapshot, earlier, self._failed(self.wanted))
+                look = Look(self._client.url, snapshot, earlier)
+                failed = {it.name: in_ledger(self._client, it) for it in look.views if it.name == self.wanted}
+                self.look = look._replace(failed=failed)
                 self.lost = None
             self.number += 1
-
-    def _failed(self, name: str) -> Failed:
-        if not name:
-            return {}
-        try:
-            return {name: self._client.failed(name)}
-        except BridgeError as error:
-            return {name: str(error)}
 
     def again(self) -> None:
         """Does not wait for the end of the interval."""
