@@ -4,7 +4,7 @@ the daemon's own sessions, by its own functions."""
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping as Dict, Sequence
+from collections.abc import Callable, Mapping as Dict, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -101,7 +101,7 @@ class DaemonDesk:
             shelf = await self._shelf(place, owned)
             letters = await peek(shelf, most)
             where = await self._where(stack, owned, shelf)
-            attempts = await self._daemon.attempts({key for letter in letters for key in _keys(letter)})
+            attempts = await self._daemon.attempts({key for letter in letters for key in letter.keys})
         return Looked(
             letters=tuple(_view(letter, attempts) for letter in letters),
             target=where,
@@ -298,15 +298,6 @@ def _warning(queue: Queue) -> str:
     return " ".join(parts)
 
 
-def _keys(letter: Letter) -> Iterable[str]:
-    """Under which the ledger may know what became of it."""
-    yield letter.id
-    if letter.document.pointer:
-        yield letter.document.pointer.first
-    if letter.reason and letter.reason.request_id:
-        yield letter.reason.request_id
-
-
 def _view(letter: Letter, attempts: dict[str, tuple[Attempt, ...]]) -> LetterView:
     message, reason = letter.message, letter.reason
     told = []
@@ -324,7 +315,7 @@ def _view(letter: Letter, attempts: dict[str, tuple[Attempt, ...]]) -> LetterVie
         at=letter.at,
         expires_at=letter.expires_at,
         reason=", ".join(told) or letter.hindrance,
-        attempts=next((attempts[key] for key in _keys(letter) if key in attempts), ()),
+        attempts=next((attempts[key] for key in letter.keys if key in attempts), ()),
     )
 
 
