@@ -284,7 +284,7 @@ class _Command:
         else:
             endpoint = next(place.endpoint for place in aws.describe() if place.service == shelf.service)
             path = default_path(state_file(self._settings.state if self._settings else None), shelf.arn, endpoint)
-        return Journal(path, shelf.arn, run=self._plan.run, caller=caller)
+        return Journal(path, shelf.arn, run=self._plan.run, caller=caller, alone=True)
 
     def _resume(self, shelf: SqsShelf, journal: Journal) -> None:
         from bridge.replay.queue import HOLD

@@ -77,7 +77,9 @@ class Journal:
     """One file, ours alone while it is open. An async context manager. Raises StateError when the file is in use, of
     another queue, of a newer bridge, or cannot be written."""
 
-    def __init__(self, path: Path, dlq: str, *, run: str, caller: str = "") -> None:
+    def __init__(self, path: Path, dlq: str, *, run: str, caller: str = "", alone: bool = False) -> None:
+        """``alone``: nothing but the replay runs in this event loop, so that it may wait for the disk: a thread costs
+        more than a write."""
         self.path, self._dlq = path, dlq
         self._run, self._caller = run, caller
         self.open: dict[str, Open] = {}
@@ -88,6 +90,7 @@ class Journal:
         self._file: FileIO
         self._size = 0
         self._pending: list[bytes] = []
+        self._alone = alone
         self._lock = anyio.Lock()
         self._encode = msgspec.json.Encoder().encode
 
@@ -159,10 +162,13 @@ class Journal:
         async with self._lock:
             if self._pending:
                 await anyio.sleep(COMPANY)
-                lines, self._pending = self._pending, []
+                text, self._pending = b"\n".join([*self._pending, b""]), []
+                if self._alone:
+                    self._write(text)
+                    return
                 # Not to be given up half way: whether it was written must be known.
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._write, b"\n".join([*lines, b""]))
+                    await anyio.to_thread.run_sync(self._write, text)
 
     def _write(self, text: bytes) -> None:
         try:

@@ -185,7 +185,10 @@ class SqsShelf:
 
     def holds(self, letter: Letter) -> bool:
         held = self._held.get(letter.id)
-        return held is not None and self._clock() < held.until - min(SAFETY, self._hold / 4)
+        if held is not None and self._clock() < held.until - min(SAFETY, self._hold / 4):
+            return True
+        self._forget(letter.id)  # it is somebody else's, or comes again
+        return False
 
     def park(self, letters: Sequence[Letter]) -> None:
         for letter in letters:

@@ -50,7 +50,8 @@ class Shelf(Protocol):
         ...
 
     def holds(self, letter: Letter) -> bool:
-        """Whether it was taken and nobody else can have taken it since."""
+        """Whether it was taken and nobody else can have taken it since. One that was lost is forgotten: it may be taken
+        again."""
         ...
 
     def park(self, letters: Sequence[Letter]) -> None:

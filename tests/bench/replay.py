@@ -79,7 +79,7 @@ async def ours(url: str, messages: int) -> None:
         queue, target = await find(aws, settings, "q0"), await find(aws, settings, "q1")
         plan = Plan(rate=0, concurrency=CONCURRENCY, most=messages)
         with tempfile.TemporaryDirectory() as folder:
-            async with Journal(Path(folder) / "journal.jsonl", queue.arn, run=plan.run) as journal:
+            async with Journal(Path(folder) / "j.jsonl", queue.arn, run=plan.run, alone=True) as journal:
                 summary = await replay(plan, SqsShelf(queue), QueueTarget(target, queue), journal)
     if summary.deleted != messages:
         raise BenchError(f"not all is done: {summary}")

@@ -88,7 +88,7 @@ async def run(request: Dict[str, Any]) -> None:
         dead, source = (msgspec.structs.replace(queue, api=api) for queue in (dead, source))
         shelf, target = SqsShelf(dead, hold=HOLD, poll=0), QueueTarget(source, dead)
         plan = Plan(rate=0, concurrency=1)
-        async with SteppedJournal(Path(request["journal"]), dead.arn, run=plan.run, steps=steps) as journal:
+        async with SteppedJournal(Path(request["journal"]), dead.arn, run=plan.run, alone=True, steps=steps) as journal:
             shelf.expects = lambda: journal.resumes
             summary = await replay(plan, shelf, target, journal)
     result = {

@@ -13,7 +13,7 @@ from bridge.function import AwsSettings
 from bridge.replay.journal import Journal
 from bridge.replay.loop import replay
 from bridge.replay.plan import Plan
-from bridge.replay.queue import SqsShelf
+from bridge.replay.queue import HOLD, SqsShelf
 from bridge.replay.summary import Fate, Summary
 from bridge.replay.target import Target
 from bridge.replay.to_queue import QueueTarget
@@ -37,6 +37,7 @@ async def run(
     *,
     dlq: str = "orders-dlq",
     to: str = "",
+    hold: int = HOLD,
     stop: anyio.Event | None = None,
     fates: list[Fate] | None = None,
     on_progress: Callable[[Summary], None] = lambda _: None,
@@ -44,7 +45,7 @@ async def run(
 ) -> Summary:
     """One run; ``rate`` is no limit unless it is given."""
     made = Plan(**{"rate": 0, **plan})
-    shelf = await post.shelf(dlq)
+    shelf = await post.shelf(dlq, hold=hold)
     found = await target(post, shelf, to)
     await found.check(dry=made.dry_run)
     on_fate = (lambda _: None) if fates is None else fates.append

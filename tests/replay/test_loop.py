@@ -522,14 +522,28 @@ async def test_a_look_gives_everything_back() -> None:
     assert not dead.deleted
 
 
-async def test_a_message_of_which_the_hold_is_lost_is_not_sent(tmp_path: Path) -> None:
+async def test_receives_ask_for_time_enough() -> None:
     """REPLAY-DONT-5"""
     post, _, dead = orders()
+    dead.visibility = 1
     dead.put("a")
-    shelf = await post.shelf("orders-dlq")
-    async with shelf:
+    async with await post.shelf("orders-dlq") as shelf:
         (letter,) = await shelf.take(1)
+        assert dead.hidden_for(letter.id) > 30
         assert shelf.holds(letter)
-        (receive,) = dead.of("ReceiveMessage")
-        assert receive.params["VisibilityTimeout"] >= 30
         assert not shelf.holds(Letter(message=Message(id="another", body="")))
+
+
+async def test_a_message_of_which_the_hold_is_lost_is_not_sent(tmp_path: Path) -> None:
+    """REPLAY-DONT-5: somebody else has it by then."""
+    post, source, dead = orders()
+    ids = [dead.put(f"{number}") for number in range(2)]
+    dead.refuse("ChangeMessageVisibilityBatch", *["AccessDenied"] * 1000)
+
+    def lose(_: Summary) -> None:
+        if not dead.deleted and dead.in_flight == ids:
+            dead.steal(ids[1])
+
+    summary = await run(post, tmp_path, hold=2, rate=0.6, concurrency=2, on_progress=lose)
+    assert sorted(source.bodies) == ["0"]
+    assert (summary.matched, summary.sent, summary.left) == (1, 1, 1)
