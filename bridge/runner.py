@@ -99,13 +99,17 @@ class Runner:
         windows, batcher = self._windows, self._batcher
         try:
             while not self._station.draining and (batcher.count or self._wanted(self)):
-                due = await self._collect()
-                for batch in windows.around(due, time.time(), caught_up=self._caught_up, idle=not batcher.count):
-                    await self._process(batch)
+                await self._round()
         except PartitionEnded:
             for batch in windows.ended(batcher.flush(), time.time()):
                 await self._process(batch)
             await self._partition.finish()
+
+    async def _round(self) -> None:
+        """What is due, once. Of what it processed nothing is kept while the next is waited for."""
+        due, idle = await self._collect(), not self._batcher.count
+        for batch in self._windows.around(due, time.time(), caught_up=self._caught_up, idle=idle):
+            await self._process(batch)
 
     async def _collect(self) -> list[Batch]:
         """Fetches until batches are due (SQS-5); none when nothing came."""
@@ -158,6 +162,7 @@ class Runner:
             await self._report(verdict)
             state, finals = self._windows.settled(batch, verdict)
             await self._settle(verdict, _left(batch, verdict), state, span)
+            self._started = ()
             if outcome:
                 self._note(batch, outcome, verdict)
             queue.extend(reversed((*finals, *verdict.retry)))
@@ -209,7 +214,6 @@ class Runner:
 
     async def _pause(self, verdict: Verdict) -> None:
         """Before the next try. A drain ends it, and nothing of the batch is settled."""
-        self._started = ()
         again, blocked = verdict.retry[0], self._blocked
         gate, detail = "throttled" if again.deferrals else "retrying", f"{again.deferrals} tries without a start"
         if blocked:

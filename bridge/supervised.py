@@ -192,9 +192,9 @@ class Supervised:
                     crew = Crew(flow, partition, polled=self._polled)
                     self._crews.append(crew)
                     tasks.start_soon(self._run_crew, crew, name=f"crew {self.mapping.name} {partition.id}")
-            self._partitions = None
-            if not self.wanted:
-                self._drain()
+            stopped, self._partitions = self._partitions.cancel_called, None
+            if stopped or not self.wanted:
+                self._drain()  # also those that were found while it stopped, though it may be wanted again
 
     async def _run_crew(self, crew: Crew) -> None:
         await crew.run()
@@ -202,8 +202,10 @@ class Supervised:
         self._tally.behind.pop(crew.partition, None)
 
     def _polled(self) -> None:
-        """A poll came back: it works."""
-        self._told(None)
+        """A poll came back: it works. That one shard does says nothing about the trouble of another."""
+        self._tally.alive_at = anyio.current_time()
+        if self._flow and not (self._flow.source.ordered and self._trouble and self._trouble.name == "endpoint"):
+            self._told(None)
         self._stalled = False
         if self.wanted and self.state != "Enabled":
             self._become("Enabled")

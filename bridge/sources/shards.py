@@ -159,9 +159,14 @@ def end_of(shard: Shard, text: str) -> str:
     return str(Where("AFTER_SEQUENCE_NUMBER", number))
 
 
-def _begins_after(shard: Shard, position: Position) -> bool:
-    number = Where.parse(position.position).sequence
-    return bool(number) and shard.first.isdecimal() and int(shard.first) > int(number)
+def _is_of_another(shard: Shard, position: Position) -> bool:
+    """Whether the position was written about an earlier shard of this name: this one begins after a record of that, or
+    is open and begins after that one's end. Kinesis numbers in order of time, and shards of every stream begin with the
+    same names."""
+    where = Where.parse(position.position)
+    if not where.sequence or not shard.first.isdecimal() or int(shard.first) <= int(where.sequence):
+        return False
+    return where.at is not None or (position.ended and shard.last is None)
 
 
 # Which shard, and when.
@@ -255,13 +260,22 @@ class Lineage:
     # What follows.
 
     def strangers(self) -> list[str]:
-        """Tombstones of a stream that had the same name: their shards are open now, and begin after what the tombstone
-        says was read. Kinesis numbers in order of time, and shards of every stream begin with the same names."""
-        return [
-            shard
-            for shard, position in self._positions.items()
-            if position.ended and (it := self._listed.get(shard)) and it.last is None and _begins_after(it, position)
-        ]
+        """Shards whose positions are those of a stream that had the same name. Then all positions are."""
+        known = ((self._listed.get(shard), position) for shard, position in self._positions.items())
+        return [shard.id for shard, position in known if shard and _is_of_another(shard, position)]
+
+    def begin_anew(self) -> dict[str, Position]:
+        """For a stream that was made anew under its old name: the positions of all its shards, to be stored in place of
+        those that are there. A window that is still open is ended by what follows."""
+        stored = {shard: self._positions.get(shard) for shard in self._listed}
+        return {
+            shard: Position(
+                epoch=old.epoch if old else 0,
+                position=str(TRIM_HORIZON),
+                state=old.state if old and not old.ended else b"",
+            )
+            for shard, old in stored.items()
+        }
 
     def ready(self) -> list[Shard]:
         """Shards that may be started now: not finished, not being read, all parents finished (KIN-91). One that has a

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from bridge.position import Position, Positions
-    from bridge.sources.shard_reader import OpenShard, ReadAhead, ShardLane, Terms
+    from bridge.sources.shard_lanes import ReadAhead, ShardLane
+    from bridge.sources.shard_reader import OpenShard, Terms
 
 ORPHAN_LOOK = 0.5
 """Seconds after the end of a shard without known children until its stream is looked at again; then twice as many."""
+ANEW = "the stream was made anew under its old name"
 
 
 class StreamSource:
@@ -55,6 +57,8 @@ class StreamSource:
         self._lineage = Lineage({})
         self._open: dict[str, OpenShard] = {}
         self._first: dict[str, Where] = {}
+        self._unplaced: set[str] = set()
+        """Shards that begin at LATEST, of which it is not known yet where that is."""
         self._ready: deque[ShardLane] = deque()
         self._troubled: dict[str, str] = {}
         self._failure: BridgeError | None = None
@@ -99,9 +103,9 @@ class StreamSource:
     async def __aenter__(self) -> Self:
         import anyio
 
-        from bridge.sources.shard_reader import ReadAhead
+        from bridge.sources.shard_lanes import ReadAhead
 
-        self._look, self._more = anyio.Event(), anyio.Event()
+        self._look, self._more, self._begun = anyio.Event(), anyio.Event(), anyio.Event()
         self._ahead: ReadAhead = ReadAhead()
         self._api = await self._connect()
         self.surroundings.meter.retention(self._api.retention)
@@ -110,6 +114,8 @@ class StreamSource:
         await self._tasks.__aenter__()
         try:
             await self._advance({})
+            self._first.clear()  # at any later time LATEST is another place
+            self._placed(None)
             self._tasks.start_soon(self._discover, name=f"shards of {self.mapping.name}")
         except BaseException as error:
             self._tasks.cancel_scope.cancel()
@@ -148,7 +154,7 @@ class StreamSource:
         shards = await persist(lambda: api.shards(start), trouble=self.surroundings.trouble)
         self._lineage.listed(shards)
         if start is None:
-            await self._forget_strangers()
+            await self._begin_anew()
             return
         if start.kind == "LATEST":
             start = start._replace(at=api.now() or time.time())
@@ -158,12 +164,15 @@ class StreamSource:
         self._first = {shard: start for shard, position in moved.items() if not position.ended}
         self._log.info("stream_begun", start=str(start), shards=len(self._first))
 
-    async def _forget_strangers(self) -> None:
-        if strangers := self._lineage.strangers():
-            for shard in strangers:
-                self._gap(shard, "the stream was made anew under its old name; its new shards are read from the start")
-            await self._positions.forget(strangers)
-            self._lineage.forgot(strangers)
+    async def _begin_anew(self) -> None:
+        """If it is another stream than before."""
+        strangers = self._lineage.strangers()
+        for shard in strangers:
+            self._gap(shard, f"{ANEW}; its new shards are read from the start")
+        if strangers:
+            moved = self._lineage.begin_anew()
+            await self._positions.move(moved)
+            self._lineage.stored(moved)
 
     # Which shards are read.
 
@@ -193,6 +202,8 @@ class StreamSource:
             self._look = anyio.Event()
             try:
                 await self._list()
+                if self._lineage.strangers():
+                    raise NotFound(ANEW)
                 await self._advance({})
             except BridgeError as error:
                 self._fail(error)
@@ -232,6 +243,8 @@ class StreamSource:
             self._lineage.stored(fresh)
         for shard in ready:
             where = self._first.pop(shard.id, None) or self._lineage.start_of(shard.id)
+            if where.kind == "LATEST":
+                self._unplaced.add(shard.id)
             opened = OpenShard(shard, where, self._lineage.position(shard.id), self._terms())
             self._open[shard.id] = opened
             self._tasks.start_soon(opened.read, name=f"reader {self.mapping.name} {shard.id}")
@@ -284,6 +297,8 @@ class StreamSource:
             missing=self._missing,
             announced=self._announced,
             ended=self._ended,
+            placed=self._placed,
+            begun=self._begun,
         )
 
     def _polled(self, page: ReadPage | None, code: str) -> None:
@@ -299,6 +314,12 @@ class StreamSource:
     def _gap(self, shard: str, line: str) -> None:
         self.surroundings.meter.stream.gap()
         self._log.warning("position_trimmed", shard=shard, detail=line)
+
+    def _placed(self, shard: Shard | None) -> None:
+        if shard:
+            self._unplaced.discard(shard.id)
+        if not self._unplaced:
+            self._begun.set()
 
     def _announced(self, shards: Sequence[Shard]) -> None:
         self._lineage.announced(shards)

@@ -191,12 +191,31 @@ class TestTombstones:
 class TestStreamsOfTheSameName:
     OLD, NEW = Where("AFTER_SEQUENCE_NUMBER", "500"), Shard("a", first="900")
 
-    def test_a_tombstone_of_the_older_one_is_a_stranger(self) -> None:
-        lines = Lineage({"a": Position(position=str(self.OLD), ended=True), "b": Position(position="TRIM_HORIZON")})
-        lines.listed([self.NEW])
+    READ = OLD._replace(at=7.0)
+    """Said by a record."""
+
+    @pytest.mark.parametrize(
+        ("shard", "position"),
+        [
+            (NEW, Position(position=str(OLD), ended=True)),
+            (NEW, Position(position=str(READ), ended=True)),
+            (NEW, Position(position=str(READ))),
+            (Shard("a", first="900", last="950"), Position(position=str(READ), ended=True)),
+        ],
+        ids=str,
+    )
+    def test_what_the_older_one_left_is_a_stranger(self, shard: Shard, position: Position) -> None:
+        child = Shard("b", ("a",), first="901")
+        lines = Lineage({"a": position, "b": Position(epoch=3, position="TRIM_HORIZON", state=b"open")})
+        lines.listed([shard, child])
         assert lines.strangers() == ["a"]
-        lines.forgot(lines.strangers())
-        assert ids(lines.ready()) == ["b", "a"]
+        anew = lines.begin_anew()
+        lines.stored(anew)
+        assert lines.strangers() == []
+        assert starts(lines) == ["a"]
+        ends(lines, "a")
+        assert starts(lines) == ["b"]
+        assert anew["b"] == Position(epoch=3, position="TRIM_HORIZON", state=b"open")
 
     @pytest.mark.parametrize(
         "shard",
