@@ -6,7 +6,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from math import floor, inf
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,8 @@ PARKED_GRACE = 1.2
 Not of ordered sources, which are read again from where they stood."""
 LAST_WORD = 5.0
 """Seconds for the last settles once nothing waits for us any more, and for a report that is under way at a drain."""
+SMALL_BATCH = 1 << 18
+"""Bytes of a batch of a shard while others are blocked and hold much."""
 NO_RECORD = Record(id="", json=b"", arrived_at=0.0)
 """In place of the first record of a batch that has none."""
 
@@ -122,6 +124,8 @@ class Runner:
                 patience = min(LONG_POLL, max(1.0, self._windows.left(time.time())))
                 await self._receive(patience if self._flow.polled else 0)
             while not (due := batcher.take(anyio.current_time())) and batcher.count:
+                if self._is_enough:
+                    return batcher.flush()
                 left = batcher.left(anyio.current_time()) or 0.0
                 if left < 1 and whole_seconds:
                     with self._station.waiting("window", batcher.progress(anyio.current_time())):
@@ -139,7 +143,7 @@ class Runner:
             self._station.waiting(*gate, grace=grace, due=wait + LONG_POLL),
             flow.spans.receive(self._partition.id) as received,
         ):
-            page = await self._partition.fetch(batcher.room, wait)
+            page = await self._partition.fetch(batcher.room, wait, self._most_bytes)
         received.gave(page)
         self._held.update(dict.fromkeys(page.records, received))
         self._caught_up = page.caught_up
@@ -150,6 +154,16 @@ class Runner:
         if removed:
             self._windows.passed(removed)
             await self._settle(Verdict(done=tuple(removed)), removed)  # SQS-65, KIN-39
+
+    def _most_bytes(self) -> float:
+        """Of a page of an ordered source."""
+        return SMALL_BATCH if self._flow.buffer.short else inf
+
+    @property
+    def _is_enough(self) -> bool:
+        """The open batch need not grow: what is held is short."""
+        flow = self._flow
+        return flow.source.ordered and flow.buffer.short and self._batcher.size >= SMALL_BATCH
 
     async def _process(self, batch: Batch) -> None:
         """One batch to its end, its own retries in order."""
@@ -219,10 +233,14 @@ class Runner:
         if blocked:
             self._blocked = blocked = msgspec.structs.replace(blocked, next_at=time.time() + verdict.delay)
             detail = blocked.line()
-        with self._station.waiting(gate, detail):
+        with self._station.waiting(gate, detail), self._aside():
             await anyio.sleep(verdict.delay)
         if blocked:
             self._blocked = msgspec.structs.replace(blocked, next_at=None)
+
+    def _aside(self) -> AbstractContextManager[None]:
+        """While it waits: what a shard holds keeps no other from reading."""
+        return self._flow.buffer.aside(self._held) if self._flow.source.ordered else nullcontext()
 
     async def _report(self, verdict: Verdict) -> None:
         """What is given up is somewhere safe before it is settled (KIN-88)."""
@@ -238,7 +256,7 @@ class Runner:
         def trouble(line: str | None) -> None:
             self._station.at("reporting", f"to {report.target}" + (f": {line}" if line else ""))
 
-        with self._station.waiting("reporting", f"to {report.target}", grace=grace):
+        with self._station.waiting("reporting", f"to {report.target}", grace=grace), self._aside():
             await self._flow.tell(report, trouble)
 
     def _located(self, report: BatchReport) -> BatchReport:
@@ -266,8 +284,9 @@ class Runner:
     @asynccontextmanager
     async def _slot(self, batch: Batch) -> AsyncIterator[Batch]:
         """Waits for the batch's turn; gives what of it is still ours."""
-        with self._station.waiting(*self._flow.slot_gate()):
-            await self._flow.lane.acquire()
+        flow = self._flow
+        with self._station.waiting(*flow.slot_gate()), self._aside() if flow.invoker.limit == 0 else nullcontext():
+            await flow.lane.acquire()
         try:
             if self._station.draining:
                 raise Draining  # a batch that has not started is given back, not invoked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,9 @@ import anyio
 import anyio.lowlevel
 
 from bridge.errors import PartitionEnded
+from bridge.pipeline.batcher import PAYLOAD_LIMIT
 from bridge.record import Batch, Page, Record
+from bridge.sources import unlimited
 
 if TYPE_CHECKING:
     from bridge.sources.shard_reader import OpenShard
@@ -85,11 +87,11 @@ class ShardLane:
 
     # The partition's contract.
 
-    async def fetch(self, limit: int, wait: float) -> Page:
+    async def fetch(self, limit: int, wait: float, size: Callable[[], float] = unlimited) -> Page:
         await anyio.lowlevel.checkpoint()
         if not self._records:
             await self._wait(anyio.current_time() + wait)
-        return self._take(limit)
+        return self._take(limit, min(size(), PAYLOAD_LIMIT))
 
     async def _wait(self, deadline: float) -> None:
         shard = self._shard
@@ -108,16 +110,16 @@ class ShardLane:
             with anyio.CancelScope(deadline=until):
                 await self._news.wait()
 
-    def _take(self, limit: int) -> Page:
+    def _take(self, limit: int, size: float) -> Page:
         """No await: a cancelled fetch has taken nothing."""
         shard, waiting = self._shard, self._records
         answered = bool(waiting) or shard.answers > self._answers
         self._answers = shard.answers
-        if len(waiting) <= limit:
+        if len(waiting) <= limit and shard.held <= size:
             records = tuple(waiting)
             waiting.clear()
         else:
-            records = tuple([waiting.popleft() for _ in range(limit)])
+            records = tuple(self._first(limit, size))
         shard.took(records)
         return Page(
             records,
@@ -126,6 +128,16 @@ class ShardLane:
             full=len(records) == limit,
             answered=answered,
         )
+
+    def _first(self, limit: int, size: float) -> Iterator[Record]:
+        """At least one, if there is one."""
+        waiting = self._records
+        for _ in range(min(limit, len(waiting))):
+            record = waiting.popleft()
+            size -= len(record.json)
+            yield record
+            if waiting and len(waiting[0].json) > size:
+                return
 
     async def hold(self, batch: Batch) -> tuple[Record, ...]:  # noqa: ARG002 - one owner, who never loses it
         await anyio.lowlevel.checkpoint()

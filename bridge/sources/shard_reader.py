@@ -98,7 +98,8 @@ class OpenShard:
         """The last sequence number that came by this cursor or subscription."""
         self._text = stored.position if stored else str(where)
         self._epoch = stored.epoch if stored else 0
-        self._held = 0
+        self.held = 0
+        """Bytes of records that no runner has taken yet."""
         self._finished: set[ShardLane] = set()
         self._room = anyio.Event()
         self._not_before = -inf
@@ -247,7 +248,7 @@ class OpenShard:
         """Another shard's records never keep one from reading of which nothing is held."""
         if self._progress.full or not any(lane.hungry for lane in self.lanes):
             return True
-        return self._held > 0 and self.terms.ahead.full
+        return self.held > 0 and self.terms.ahead.full
 
     def _feed(self, page: ReadPage) -> None:
         self._well()
@@ -282,7 +283,7 @@ class OpenShard:
             )
             for number, record in enumerate(records)
         )
-        self._held += size
+        self.held += size
         self.terms.ahead.held += size
         self._where = Where("AFTER_SEQUENCE_NUMBER", records[last].id, records[last].arrived_at)
         if len(self.lanes) == 1:
@@ -343,7 +344,7 @@ class OpenShard:
         """A runner has them now."""
         if records:
             size = sum(len(record.json) for record in records)
-            self._held -= size
+            self.held -= size
             self.terms.ahead.held -= size
             self._room.set()
 

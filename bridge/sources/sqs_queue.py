@@ -16,7 +16,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from bridge.errors import Rejected, RemoteError
 from bridge.faults import PASSING, Backoff, classify
 from bridge.record import Batch, Page, Record
-from bridge.sources import Surroundings
+from bridge.sources import Surroundings, unlimited
 from bridge.sources.outbox import ENTRIES, Outbox
 from bridge.sources.receipts import Receipt, Receipts
 from bridge.sources.sqs import CALL_TIMEOUT, Queue, record_json
@@ -137,7 +137,7 @@ class SqsPartition:
 
     # Receiving.
 
-    async def fetch(self, limit: int, wait: float) -> Page:
+    async def fetch(self, limit: int, wait: float, size: Callable[[], float] = unlimited) -> Page:  # noqa: ARG002
         asked = min(limit, ENTRIES)
         messages = await self._receive(asked, wait)
         if messages is None:
