@@ -208,10 +208,11 @@ class FaultyKinesis(FaultyStream):
             if self._owners[name][0] != owner + 1:
                 raise Refused("ResourceInUseException")  # KIN-104
 
-    def steal(self, shard: str) -> None:
-        """Somebody else subscribes to it."""
-        owner, _ = self._owners[shard]
-        self._owners[shard] = (owner + 1, anyio.current_time())
+    def steal(self, shard: str = "") -> None:
+        """Somebody else subscribes to it, or to all that have subscribers."""
+        for name in [shard] if shard else [*self._owners]:
+            owner, _ = self._owners[name]
+            self._owners[name] = (owner + 1, anyio.current_time())
         self.changed()
 
     def _event(self, shard: Shard, page: list[Stored], number: int, *, ended: bool) -> dict[str, Any]:
