@@ -59,6 +59,7 @@ class TableStream:
     discovery = 30.0
     most = 1000  # DDB-5
     retention = 86_400.0  # DDB-1
+    filters = False
 
     def __init__(self, api: Api, arn: str, *, idle: float = 0.25) -> None:
         self.what = f"stream {arn.rpartition(':')[2]}"

@@ -57,6 +57,9 @@ class Where(NamedTuple):
 
 
 TRIM_HORIZON = Where("TRIM_HORIZON")
+TWICE = 2
+"""Listings without a shard that are enough to believe that it is gone: one alone may have come too early, or between
+two states of the stream."""
 
 
 # What a service has to offer.
@@ -124,6 +127,8 @@ class StreamApi(Protocol):
     """Records that one read may ask for (KIN-11, DDB-5)."""
     retention: float
     """Seconds for which records are kept, as far as known; inf where not."""
+    filters: bool
+    """``shards`` leaves out what ended before the start that it is asked for."""
 
     async def shards(self, start: Where | None = None) -> list[Shard]:
         """All of them, of all pages; with ``start`` the service may leave out those that have ended before it."""
@@ -187,6 +192,8 @@ class Lineage:
         self._listed: dict[str, Shard] = {}
         self._announced: dict[str, Shard] = {}
         self._children: dict[str, set[str]] = {}
+        self._absent: dict[str, int] = {}
+        """Shards that should be listed -> listings in a row that they were not in."""
         self._reading: set[str] = set()
 
     def __repr__(self) -> str:
@@ -209,12 +216,17 @@ class Lineage:
 
     # What happens.
 
-    def listed(self, shards: Iterable[Shard]) -> None:
-        """All that the service lists. A listing may be late: what was announced since counts as well, and an empty one
-        says nothing."""
+    def listed(self, shards: Iterable[Shard], *, filtered: bool = False) -> None:
+        """All that the service lists; ``filtered``: without those that ended before the mapping's beginning. A listing
+        may be late: what was announced since counts as well, an empty one says nothing, and that a shard is gone shows
+        in the second one that it is not in."""
         fresh = {shard.id: shard for shard in shards}
         if not fresh:
             return
+        expected = {parent for shard in fresh.values() for parent in shard.parents} | self._positions.keys()
+        self._absent = {
+            name: TWICE if filtered else min(self._absent.get(name, 0) + 1, TWICE) for name in expected - fresh.keys()
+        }
         self._announced = {name: shard for name, shard in self._announced.items() if name not in fresh}
         self._listed = fresh | self._announced
         self._relate()
@@ -289,7 +301,7 @@ class Lineage:
             if not position.ended and shard not in self._listed and shard not in self._reading
         ]
         waited_for = {shard.id for shard in unlisted} | self._reading
-        return unlisted + [
+        return [shard for shard in unlisted if self._absent.get(shard.id) == TWICE] + [
             shard
             for shard in self._listed.values()
             if shard.id not in done
@@ -301,7 +313,12 @@ class Lineage:
     def _gone(self, parent: str, child: Shard) -> bool:
         """It was trimmed. That a child was announced says nothing about a second parent: that may be younger than the
         last listing (KIN-91)."""
-        return parent not in self._listed and child.id not in self._announced
+        return self._absent.get(parent) == TWICE and parent not in self._listed and child.id not in self._announced
+
+    def doubtful(self) -> list[str]:
+        """Shards that are gone if the next listing does not have them either, and that others wait for."""
+        tombstones = {shard for shard, position in self._positions.items() if position.ended}
+        return [shard for shard, times in self._absent.items() if times < TWICE and shard not in tombstones]
 
     def start_of(self, shard: str) -> Where:
         """Where to read it from: its position, or its beginning (KIN-26). Raises StateError."""
@@ -330,7 +347,7 @@ class Lineage:
             shard
             for shard, position in self._positions.items()
             if position.ended
-            and shard not in self._listed
+            and self._absent.get(shard) == TWICE
             and all(child in self._positions for child in self._children.get(shard, ()))
         ]
 

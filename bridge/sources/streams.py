@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ORPHAN_LOOK = 0.5
 """Seconds after the end of a shard without known children until its stream is looked at again; then twice as many."""
+LISTED_AGAIN = 0.2
+"""Seconds after a listing that lacks shards until the one that is to confirm it."""
 ANEW = "the stream was made anew under its old name"
 
 
@@ -143,6 +145,8 @@ class StreamSource:
 
     async def _begin(self) -> None:
         """The first time ever, what the starting position means is stored before anything is read (KIN-24)."""
+        import anyio
+
         from bridge.faults import persist
 
         assert self._api is not None  # noqa: S101
@@ -151,8 +155,13 @@ class StreamSource:
         self._lineage = Lineage(stored)
         kind = self.options.starting_position
         start = None if stored else Where(_KINDS[kind], at=self.options.starting_timestamp)
-        shards = await persist(lambda: api.shards(start), trouble=self.surroundings.trouble)
-        self._lineage.listed(shards)
+        filtered = start is not None and api.filters
+        while True:
+            shards = await persist(lambda: api.shards(start), trouble=self.surroundings.trouble)
+            self._lineage.listed(shards, filtered=filtered)
+            if not self._lineage.doubtful():
+                break
+            await anyio.sleep(LISTED_AGAIN)
         if start is None:
             await self._begin_anew()
             return
@@ -195,7 +204,7 @@ class StreamSource:
         period = self._api.discovery
         hurry = ORPHAN_LOOK
         while True:
-            orphans = bool(self._lineage.orphans())
+            orphans = bool(self._lineage.orphans() or self._lineage.doubtful())
             with anyio.move_on_after(min(hurry, period) if orphans else period):
                 await self._look.wait()
             hurry = min(2 * hurry, period) if orphans else ORPHAN_LOOK

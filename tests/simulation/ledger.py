@@ -76,6 +76,8 @@ class Ledger:
         """Trimmed, or from before the beginning: may be handled, or not."""
         self._terminated: set[tuple[str, str]] = set()
         """Windows of which the state was too large: shard and start."""
+        self._is_given_up = False
+        """The state of some window: what follows in it begins with none."""
         self._windowed = False
         self._life = Life({})
         self._by_shard: dict[str, list[Entry]] = {}
@@ -121,7 +123,8 @@ class Ledger:
         self._judge_state([entry.order for entry in batch], state)
         self._judge_size(event)
         if not batch:
-            if not event["isFinalInvokeForWindow"] or not (state or _window(event) in self._terminated):
+            early = self._is_given_up or _window(event) in self._terminated
+            if not event["isFinalInvokeForWindow"] or not (state or early):
                 raise Broken("an invocation without records, of a window without records")  # TW-43
             return
         self.delivered += len(batch)
@@ -199,6 +202,7 @@ class Ledger:
         reach = range(int(first.number), int(last.number) + 1)
         among = [entry for entry in self._by_shard[first.shard] if int(entry.number) in reach and not entry.filtered]
         if self._windowed and not self._is_due(first):
+            self._is_given_up = True
             self._given_up.update(entry.order for entry in among if not self._is_due(entry))
             return
         lane = lane_of(first.lane_key, self._lanes)

@@ -182,6 +182,8 @@ def _faults(dice: random.Random, length: float, *, block: bool) -> list[Act]:
         lambda: ("queue fails", dice.randint(1, 2)),
         lambda: ("queue is away", dice.choice((20.0, 100.0) if block else (20.0,))),
         lambda: ("steal", None),
+        lambda: ("hide", dice.random()),
+        lambda: ("hide", dice.random()),
     )
     return [Act(dice.uniform(0, length), *dice.choice(makers)()) for _ in range(dice.choice((0, 1, 3, 6)))]
 

@@ -25,6 +25,7 @@ from tests.simulation.ledger import Broken, Ledger
 from tests.simulation.plan import Act, Change, Plan
 from tests.sources.faulty_kinesis import FaultyKinesis
 from tests.sources.faulty_table import FaultyTable
+from tests.sources.shard_model import Shard
 from tests.streams.world import NAME, Call, Disk, ScriptedDestination, StreamWorld, failures, numbers_of
 from tests.world import NotRun
 
@@ -187,6 +188,9 @@ class Stage(StreamWorld):
             case "queue is away":
                 self.destination.down = "AccessDenied" if self.plan.options.block else "ServiceUnavailable"
                 self._tasks.start_soon(self._come_back, detail)
+            case "hide":
+                if self.ledger.stored:  # a first listing must be whole: nobody can know what it lacks
+                    stream.hide(detail)
             case "steal":
                 if isinstance(stream, FaultyKinesis):
                     stream.steal()
@@ -244,7 +248,7 @@ class Stage(StreamWorld):
         """Records that are gone, and whole shards."""
         stream, ledger = self.stream, self.ledger
         share, part = detail if way == "trim" else (detail, 1.0)
-        shards = [it for it in stream.shards.values() if way == "trim" or it.last is not None]
+        shards = [it for it in stream.shards.values() if way == "trim" or self._is_oldest(it)]
         if not shards:
             return
         shard = shards[int(share * len(shards))]
@@ -254,6 +258,10 @@ class Stage(StreamWorld):
         elif shard.records:
             stream.trim(shard.id, str(shard.records[int(part * len(shard.records))].number))
             ledger.trimmed(shard.id, shard.horizon)
+
+    def _is_oldest(self, shard: Shard) -> bool:
+        """Shards go in the order in which they ended."""
+        return shard.last is not None and not any(parent in self.stream.shards for parent in shard.parents)
 
     def _reshape(self, way: str, share: Any) -> None:
         stream = self.stream

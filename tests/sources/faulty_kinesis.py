@@ -84,6 +84,7 @@ class FaultyKinesis(FaultyStream):
             asked = {"filter": params.get("ShardFilter", {}), "after": params.get("ExclusiveStartShardId", "")}
         size = min(params.get("MaxResults", 1000), self.shards_a_page)
         found = [shard for shard in self._filtered(asked["filter"]) if shard.id > asked["after"]]
+        found = found if token else self.complete(found)
         answer: dict[str, Any] = {"Shards": [self._described(shard) for shard in found[:size]]}
         if len(found) > size:
             more = {"filter": asked["filter"], "after": found[size - 1].id, "at": anyio.current_time()}

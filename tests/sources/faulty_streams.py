@@ -94,6 +94,7 @@ class FaultyStream(ShardModel):
         self._hangs: set[str] = set()
         self._blanks: Counter[str] = Counter()
         self._repeats: Counter[str] = Counter()
+        self._hidden: list[float] = []
         self._serial = 0
         self._valid_from = 0
         self._recent: dict[tuple[str, str], deque[float]] = {}
@@ -142,6 +143,17 @@ class FaultyStream(ShardModel):
     def repeat(self, times: int = 1, *, shard: str = "") -> None:
         """The next pages come twice: what they say to read on with gives the same records again."""
         self._repeats[shard] += times
+
+    def hide(self, share: float) -> None:
+        """The next listing lacks one shard, that at this share of them."""
+        self._hidden.append(share)
+
+    def complete(self, shards: list[Shard]) -> list[Shard]:
+        """What of them a listing has."""
+        if not self._hidden or len(shards) < 2:
+            return shards
+        missing = int(self._hidden.pop(0) * len(shards))
+        return [shard for number, shard in enumerate(shards) if number != missing]
 
     def of(self, operation: str, shard: str = "") -> list[Call]:
         return [call for call in self.calls if call.operation == operation and shard in ("", call.shard)]

@@ -25,6 +25,7 @@ def lineage(*shards: Shard, **positions: str) -> Lineage:
         }
     )
     made.listed(shards)
+    made.listed(shards)
     return made
 
 
@@ -258,7 +259,7 @@ class History:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["split", "merge", "trim", "list", "end", "end", "restart"]), st.integers(0, 99)),
+    st.tuples(st.sampled_from(["split", "merge", "trim", "list", "late", "end", "end", "restart"]), st.integers(0, 99)),
     min_size=10,
     max_size=80,
 )
@@ -271,8 +272,9 @@ def test_each_shard_is_read_once_after_its_parents(steps: list[tuple[str, int]],
     stream, stored = History(), dict[str, Position]()
     lines, ended, trimmed, parents = Lineage({}), set[str](), set[str](), dict[str, tuple[str, ...]]()
 
-    def look() -> None:
+    def look(lacks: int = -1) -> None:
         lines.listed(stream.shards.values())
+        lines.listed(shard for number, shard in enumerate(stream.shards.values()) if number != lacks)
         parents.update({shard.id: shard.parents for shard in stream.shards.values()})
         moved = {} if stored else lines.begin(start)
         stored.update(moved)
@@ -315,6 +317,8 @@ def test_each_shard_is_read_once_after_its_parents(steps: list[tuple[str, int]],
             look()
         elif what == "list":
             look()
+        elif what == "late":
+            look(lacks=number % len(stream.shards))
 
     for _ in range(200):  # to the end of all that there is
         look()
