@@ -214,7 +214,8 @@ class Ledger:
                 raise Broken(f"record {entry.order} is given up as too old at {now - entry.at:.3f} s")
         gone = {entry.order for entry in run}
         for batch, times in [*self._life.failures.items()]:
-            if rest := tuple(order for order in batch if order not in gone):
+            rest = tuple(order for order in batch if order not in gone)
+            if rest and not self._bisect:
                 self._life.failures[rest] = max(times, self._life.failures[rest])  # it goes on with its attempts
             if rest != batch:
                 del self._life.failures[batch]

@@ -61,6 +61,8 @@ class Plan(msgspec.Struct, kw_only=True):
     """Records of some keys never reach the handler."""
     pushed: bool
     """Records come by enhanced fan-out (KIN-100)."""
+    travel: float
+    """Seconds at most that a request takes on its way."""
     starts_after: float
     """Seconds after which the daemon starts, and the mapping begins."""
     state_limit: int
@@ -117,6 +119,7 @@ def plan(seed: int) -> Plan:
         slow_store=dice.choice((0.0, 0.0, 0.1, 2.0)),
         filtered=dice.random() < 0.2,
         pushed=kind == "kinesis" and dice.random() < 0.3,
+        travel=dice.choice((0.0, 0.0, 0.5)),
         starts_after=late,
         state_limit=dice.choice((0, 200)) if tumbling else 0,
     )
@@ -182,8 +185,7 @@ def _faults(dice: random.Random, length: float, *, block: bool) -> list[Act]:
         lambda: ("queue fails", dice.randint(1, 2)),
         lambda: ("queue is away", dice.choice((20.0, 100.0) if block else (20.0,))),
         lambda: ("steal", None),
-        lambda: ("hide", dice.random()),
-        lambda: ("hide", dice.random()),
+        lambda: ("hide", [dice.random() for _ in range(5)]),
     )
     return [Act(dice.uniform(0, length), *dice.choice(makers)()) for _ in range(dice.choice((0, 1, 3, 6)))]
 

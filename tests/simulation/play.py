@@ -105,6 +105,9 @@ class Stage(StreamWorld):
         stream = (FaultyKinesis if plan.kind == "kinesis" else FaultyTable)(shards=plan.shards)
         for name, value in plan.shape.items():
             setattr(stream, name, value)
+        if plan.travel:
+            way = plan.dice("network")
+            stream.travel = lambda: way.uniform(0, plan.travel)
         options = {name: getattr(plan.options, name) for name in plan.options.__struct_fields__}
         if plan.options.starting_timestamp is not None:
             options["starting_timestamp"] = ledger.since = time.time() + plan.options.starting_timestamp
@@ -190,7 +193,7 @@ class Stage(StreamWorld):
                 self._tasks.start_soon(self._come_back, detail)
             case "hide":
                 if self.ledger.stored:  # a first listing must be whole: nobody can know what it lacks
-                    stream.hide(detail)
+                    stream.hide(*detail)
             case "steal":
                 if isinstance(stream, FaultyKinesis):
                     stream.steal()
