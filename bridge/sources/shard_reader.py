@@ -94,6 +94,8 @@ class OpenShard:
         self._progress = Progress[Record, Place](2 * terms.lanes * terms.batch_size)  # KIN-52
         self._where = where
         self._cursor: Any = None
+        self._has_read = False
+        """By this cursor."""
         self._read_to = -1
         """The last sequence number that came by this cursor or subscription."""
         self._text = stored.position if stored else str(where)
@@ -150,6 +152,9 @@ class OpenShard:
         except CursorExpired:  # KIN-30: goes on after what was fetched, which is still in the lanes
             self._cursor = None
         except PositionTrimmed as error:  # KIN-32, DDB-25
+            if self._cursor is not None and self._has_read:
+                self._cursor = None  # it may stand before what was read by it
+                return
             where, self._where, self._cursor, self._gap_behind = self._where, TRIM_HORIZON, None, ""
             if where == TRIM_HORIZON:
                 raise ServiceFault(str(error)) from error  # it moves, or is not where they say
@@ -178,6 +183,7 @@ class OpenShard:
         self._placed_at = anyio.current_time()
         where, self._where = self._where, self._where.resolved  # LATEST at a later time is another place
         self._cursor = await api.cursor(self.shard, where)
+        self._has_read = False
         self._read_to = -1
         if where.kind == "AFTER_SEQUENCE_NUMBER" and self._age(where) > api.retention:
             self._gap_behind = str(where)
@@ -253,6 +259,7 @@ class OpenShard:
     def _feed(self, page: ReadPage) -> None:
         self._well()
         self.answers += 1
+        self._has_read = True
         self.caught_up, self.lag = page.caught_up, page.lag
         self.terms.poll(page, "")
         records = self._fresh(page.records)

@@ -280,3 +280,20 @@ async def test_only_the_children_of_the_old_stream_were_known() -> None:
     async with reading(broker) as reader:
         await reader.until(lambda: reader.settled == 3, within=120)
         assert reader.partitions[children[0]].state == b"kept"  # the window that the old one left open
+
+
+async def test_an_iterator_that_is_trimmed_says_nothing_about_what_was_read_by_it() -> None:
+    """DDB-25: it may stand before a page that has been taken; what follows that is still there."""
+    stream = FaultyTable()
+    broker = LocalTable(stream)
+    async with reading(broker) as reader:
+        await reader.until(lambda: reader.heard)
+        stream.repeat(3)
+        put = await broker.put(*numbers(0, 5), key="one")
+        await reader.until(lambda: reader.settled == 5)
+        stream.trim(stream.open[0], put[2])
+        await broker.put("5", key="one")
+        await reader.until(lambda: len(reader.everything) == 6)
+        await anyio.sleep(5)
+        assert broker.bodies(reader.everything) == numbers(0, 6)
+    assert broker.counted("gaps_total") == 0
