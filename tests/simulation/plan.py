@@ -149,7 +149,7 @@ def _acts(dice: random.Random, length: float, records: int, kind: str, *, block:
 def _losses(dice: random.Random, length: float) -> list[Act]:
     """What the stream does not keep any longer, read or not."""
     ways = (lambda: ("trim", (dice.random(), dice.random())), lambda: ("vanish", dice.random()))
-    return [Act(dice.uniform(0, length), *dice.choice(ways)()) for _ in range(dice.choice((0, 0, 0, 1, 3)))]
+    return [Act(dice.uniform(0, length), *dice.choice(ways)()) for _ in range(dice.choice((0, 0, 1, 3)))]
 
 
 def _fates(dice: random.Random, records: int, retries: float) -> dict[int, float]:
@@ -196,6 +196,8 @@ def _deaths(dice: random.Random, length: float, *, windowed: bool) -> list[Act]:
         lambda: ("crash", dice.random() < 0.5),
         lambda: ("restart", None),
         lambda: ("pause", dice.choice((0.0, 0.1, 2.0))),
+        lambda: ("outage", dice.choice((1.0, 5.0))),
+        lambda: ("outage", dice.choice((1.0, 5.0))),
         lambda: (
             "reload",
             Change(1 if windowed else dice.randint(1, 3), dice.choice((1, 3, 100)), dice.choice((0, 0, 2))),

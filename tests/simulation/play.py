@@ -148,7 +148,7 @@ class Stage(StreamWorld):
         """Until all is done, or a promise is broken."""
         ledger = self.ledger
         with anyio.move_on_after(LIMIT):
-            while not ledger.broken and (self._acting or not ledger.begun or ledger.open or ledger.behind):
+            while not ledger.broken and (self._is_acting or not ledger.begun or ledger.open or ledger.behind):
                 await anyio.sleep(0.5)
             return
         ledger.broke(Broken(f"lost: {ledger.open}, not committed: {ledger.behind}"))
@@ -197,8 +197,12 @@ class Stage(StreamWorld):
             case "steal":
                 if isinstance(stream, FaultyKinesis):
                     stream.steal()
-            case "crash" | "restart" | "pause" | "reload" if self.daemon is None:
-                pass  # it has not started
+            case "crash" | "restart" | "pause" | "reload" | "outage" if self.daemon is None:
+                pass  # nobody is there
+            case "outage":
+                await self.kill()
+                self.daemon = None
+                self._tasks.start_soon(self._start_after, detail)
             case "crash":
                 self.disk.hardened = detail
                 await self.kill()
@@ -232,6 +236,14 @@ class Stage(StreamWorld):
 
     def _change(self, **options: Any) -> None:
         self.mappings = [msgspec.structs.replace(self.mappings[0], **options)]
+
+    @property
+    def _is_acting(self) -> bool:
+        return self._acting or self.daemon is None
+
+    async def _start_after(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        self.start()
 
     async def _come_back(self, seconds: float) -> None:
         await anyio.sleep(seconds)

@@ -15,8 +15,7 @@ from bridge import runner
 from bridge.destinations import delivery
 from bridge.pipeline import streams, windows
 from bridge.pipeline.progress import Progress
-from bridge.pipeline.verdict import Verdict
-from bridge.position import Position
+from bridge.pipeline.verdict import StreamPolicy, Verdict
 from bridge.record import Record
 from bridge.sources import shard_lanes, shard_reader, shards, streams as stream_sources
 from bridge.sources.shards import Lineage, Where
@@ -26,16 +25,22 @@ from tests.simulation.plan import plan
 from tests.simulation.play import play
 
 Patch = pytest.MonkeyPatch
-RUNS = 400
-MUTATIONS: list[Callable[[Patch], None]] = []
+Plant = Callable[[Patch], None]
+RUNS = 5
+MUTATIONS: dict[Plant, int] = {}
+"""How a fault is planted -> the first seed that is tried: close to one that finds it, since most do not. When plans are
+drawn in another way they are to be looked for anew: from 0 on, in some hundred runs."""
 
 
-def mutation(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
-    MUTATIONS.append(plant)
-    return plant
+def mutation(first: int) -> Callable[[Plant], Plant]:
+    def mark(plant: Plant) -> Plant:
+        MUTATIONS[plant] = first
+        return plant
+
+    return mark
 
 
-@mutation
+@mutation(3)
 def positions_run_ahead(patch: Patch) -> None:
     """What was read counts as done."""
     opened = Progress.opened
@@ -48,7 +53,7 @@ def positions_run_ahead(patch: Patch) -> None:
     patch.setattr(Progress, "opened", ahead)
 
 
-@mutation
+@mutation(3)
 def lanes_do_not_wait_for_each_other(patch: Patch) -> None:
     """The position follows whatever is finished last."""
 
@@ -60,7 +65,7 @@ def lanes_do_not_wait_for_each_other(patch: Patch) -> None:
     patch.setattr(Progress, "finished", finished)
 
 
-@mutation
+@mutation(24)
 def a_drain_commits_what_it_gives_back(patch: Patch) -> None:
     settle = shard_lanes.ShardLane.settle
 
@@ -70,7 +75,7 @@ def a_drain_commits_what_it_gives_back(patch: Patch) -> None:
     patch.setattr(shard_lanes.ShardLane, "settle", all_of_it)
 
 
-@mutation
+@mutation(15)
 def a_child_starts_at_its_parents_end(patch: Patch) -> None:
     """When it was read, not when it was processed."""
     end = shard_reader.OpenShard._end
@@ -85,17 +90,17 @@ def a_child_starts_at_its_parents_end(patch: Patch) -> None:
     patch.setattr(shard_reader.OpenShard, "_end", at_once)
 
 
-@mutation
+@mutation(13)
 def one_parent_is_enough(patch: Patch) -> None:
     patch.setattr(Lineage, "_gone", lambda self, parent, child: any(p in self._finished() for p in child.parents))
 
 
-@mutation
+@mutation(0)
 def one_listing_is_enough(patch: Patch) -> None:
     patch.setattr(shards, "TWICE", 1)
 
 
-@mutation
+@mutation(3)
 def nothing_is_too_old(patch: Patch) -> None:
     admit = streams.admit
     patch.setattr(
@@ -104,7 +109,7 @@ def nothing_is_too_old(patch: Patch) -> None:
     )
 
 
-@mutation
+@mutation(57)
 def what_is_too_old_takes_the_rest_along(patch: Patch) -> None:
     admit = streams.admit
 
@@ -115,16 +120,12 @@ def what_is_too_old_takes_the_rest_along(patch: Patch) -> None:
     patch.setattr("bridge.pipeline.decide.streams.admit", greedy)
 
 
-@mutation
+@mutation(45)
 def reading_goes_on_at_the_tip_behind_a_gap(patch: Patch) -> None:
-    patch.setattr(shard_reader, "TRIM_HORIZON", Where("LATEST", at=wall_at_the_end()))
+    patch.setattr(shard_reader, "TRIM_HORIZON", Where("LATEST", at=1_700_010_000.0))
 
 
-def wall_at_the_end() -> float:
-    return 1_700_010_000.0
-
-
-@mutation
+@mutation(190)
 def what_is_pushed_is_renewed_too_far_on(patch: Patch) -> None:
     """Behind records that were not pushed yet."""
     feed = shard_reader.OpenShard._feed
@@ -137,13 +138,13 @@ def what_is_pushed_is_renewed_too_far_on(patch: Patch) -> None:
     patch.setattr(shard_reader.OpenShard, "_feed", further)
 
 
-@mutation
+@mutation(144)
 def latest_moves(patch: Patch) -> None:
     """It is another place each time that it is asked for."""
     patch.setattr(Where, "resolved", property(lambda self: self))
 
 
-@mutation
+@mutation(401)
 def shards_are_heard_before_latest_is_known_of_all(patch: Patch) -> None:
     async def at_once(self: Any) -> None:
         self.terms.placed(self.shard)
@@ -151,7 +152,7 @@ def shards_are_heard_before_latest_is_known_of_all(patch: Patch) -> None:
     patch.setattr(shard_reader.OpenShard, "_is_placed", at_once)
 
 
-@mutation
+@mutation(6)
 def a_time_begins_too_late(patch: Patch) -> None:
     begin = Lineage.begin
     patch.setattr(
@@ -168,13 +169,12 @@ def a_time_begins_too_late(patch: Patch) -> None:
     patch.setattr(stream_sources.StreamSource, "_begin", stored)
 
 
-@mutation
+@mutation(36)
 def nothing_blocks(patch: Patch) -> None:
-    policy = streams.StreamPolicy
-    patch.setattr(streams, "StreamPolicy", lambda **options: policy(**{**options, "block": False}))
+    patch.setattr(streams, "StreamPolicy", lambda **options: StreamPolicy(**{**options, "block": False}))
 
 
-@mutation
+@mutation(3)
 def positions_move_before_reports_are_there(patch: Patch) -> None:
     """And what comes in between ends both."""
     report = runner.Runner._report
@@ -186,12 +186,12 @@ def positions_move_before_reports_are_there(patch: Patch) -> None:
     patch.setattr(runner.Runner, "_report", later)
 
 
-@mutation
+@mutation(3)
 def reports_are_not_tried_again(patch: Patch) -> None:
     patch.setattr(delivery, "PATIENCE", 0.0)
 
 
-@mutation
+@mutation(3)
 def a_state_has_no_limit(patch: Patch) -> None:
     grown = windows.Windows._grown
 
@@ -201,7 +201,7 @@ def a_state_has_no_limit(patch: Patch) -> None:
     patch.setattr(windows.Windows, "_grown", unlimited)
 
 
-@mutation
+@mutation(3)
 def a_state_that_is_too_large_is_told_twice(patch: Patch) -> None:
     """Its window goes on with it."""
 
@@ -216,7 +216,7 @@ def a_state_that_is_too_large_is_told_twice(patch: Patch) -> None:
     patch.setattr(windows.Windows, "_closed", closed)
 
 
-@mutation
+@mutation(4)
 def states_are_not_stored(patch: Patch) -> None:
     settle = shard_reader.OpenShard.settle
 
@@ -226,7 +226,7 @@ def states_are_not_stored(patch: Patch) -> None:
     patch.setattr(shard_reader.OpenShard, "settle", without)
 
 
-@mutation
+@mutation(24)
 def a_reload_does_not_drain(patch: Patch) -> None:
     """What it interrupts counts as done."""
     give_back = runner.Runner._give_back
@@ -238,7 +238,7 @@ def a_reload_does_not_drain(patch: Patch) -> None:
     patch.setattr(runner.Runner, "_give_back", done)
 
 
-@mutation
+@mutation(13)
 def a_shard_that_is_gone_is_read_for_ever(patch: Patch) -> None:
     async def never(self: Any, shard: Any, error: Any) -> None:
         await anyio.sleep(10)
@@ -247,10 +247,8 @@ def a_shard_that_is_gone_is_read_for_ever(patch: Patch) -> None:
     patch.setattr(stream_sources.StreamSource, "_missing", never)
 
 
-@mutation
-def a_crash_forgets_where_a_shard_stood(patch: Patch) -> None:
-    ended = Position.__struct_fields__
-    assert "position" in ended
+@mutation(3)
+def a_restart_forgets_where_a_shard_stood(patch: Patch) -> None:
     patch.setattr(
         Lineage,
         "start_of",
@@ -259,9 +257,10 @@ def a_crash_forgets_where_a_shard_stood(patch: Patch) -> None:
 
 
 @pytest.mark.parametrize("plant", MUTATIONS, ids=lambda plant: plant.__name__)
-def test_a_planted_fault_is_found(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+def test_a_planted_fault_is_found(plant: Plant, monkeypatch: Patch) -> None:
     monkeypatch.setattr(time, "time", wall)
     plant(monkeypatch)
-    with pytest.raises(Broken):
-        for seed in range(RUNS):
+    first = MUTATIONS[plant]
+    with pytest.raises(Broken):  # noqa: PT012 - one of them
+        for seed in range(first, first + RUNS):
             play(plan(seed))
