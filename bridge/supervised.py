@@ -153,6 +153,8 @@ class Supervised:
             return first_cause(error)
         finally:
             self._attempt, self._partitions, self._flow, self._crews = None, None, None, []
+            if self._trouble and self._trouble.name == "endpoint" and self.mapping.stream:
+                self._trouble = None  # who told it will not tell its end
         if self._stalled:
             await self._aws.renew(self.mapping.source, self.mapping.aws, self.mapping.source_arn.region)
             return BridgeError("it stood still and was started again with fresh clients")

@@ -80,6 +80,11 @@ class Plan(msgspec.Struct, kw_only=True):
         inner = {"partitionKey": leaf} if self.kind == "kinesis" else {"dynamodb": {"Keys": {"id": {"S": leaf}}}}
         return (json.dumps(inner),)
 
+    @property
+    def buffer(self) -> int:
+        """Bytes that may be received and unfinished: sometimes a few records."""
+        return self.dice("buffer").choice((1 << 28, 1 << 28, 1500))
+
     def dice(self, whose: str) -> random.Random:
         """Chance for one actor, whatever the others do."""
         return random.Random(f"{self.seed} {whose}")

@@ -117,6 +117,7 @@ class Stage(StreamWorld):
             tasks,
             stream=stream,
             concurrency=plan.environments,
+            buffer=plan.buffer,
             metrics=METRICS,
             batch_size=plan.batch_size,
             window=plan.window,

@@ -95,7 +95,7 @@ def one_parent_is_enough(patch: Patch) -> None:
     patch.setattr(Lineage, "_gone", lambda self, parent, child: any(p in self._finished() for p in child.parents))
 
 
-@mutation(0)
+@mutation(2876)
 def one_listing_is_enough(patch: Patch) -> None:
     patch.setattr(shards, "TWICE", 1)
 

@@ -27,7 +27,7 @@ WEEK = 7 * DAY
 ROLLS_EVERY = 4
 """Hours (DDB-4)."""
 IDLE = 40.0
-"""Seconds from one read to the next where a week of them is read: at the real pace a day takes as long as a test may."""
+"""Seconds from one read to the next where a week is read: at the real pace a day takes as long as a test may."""
 
 
 def counted() -> Counter[str]:
@@ -35,9 +35,10 @@ def counted() -> Counter[str]:
     gc.collect()
     ours = [it for it in gc.get_objects() if str(type(it).__module__).startswith("bridge.")]
     kinds = Counter(repr(type(it)) for it in ours)
-    inside = [it for it in gc.get_referents(*ours) if isinstance(it, dict | list | set)]
-    inside += gc.get_referents(*[it for it in inside if isinstance(it, dict)])
-    held = sum(len(it) for it in inside if isinstance(it, dict | list | set))
+    own = gc.get_referents(*ours)
+    own += gc.get_referents(*[it for it in own if isinstance(it, dict)])
+    inside = [it for it in own if isinstance(it, dict | list | set)]
+    held = sum(map(len, inside))
     timers = len(asyncio.get_running_loop()._scheduled)  # type: ignore[attr-defined]
     return kinds + Counter(tasks=len(asyncio.all_tasks()), timers=timers, held=held)
 

@@ -69,6 +69,21 @@ async def test_the_trouble_of_one_shard_is_told_until_it_is_over() -> None:
         assert it.view.last_result == "No records processed"
 
 
+async def test_the_trouble_of_a_source_ends_with_it() -> None:
+    """A pause in the middle of it."""
+    stream = FaultyKinesis(shards=2)
+    async with streaming(lambda call: None, stream=stream) as it:
+        it.start()
+        await anyio.sleep(5)
+        stream.refuse("GetRecords", *["InternalFailure"] * 1000, shard=stream.open[1])
+        await it.until(lambda: not it.view.ready, within=60)
+        assert it.daemon
+        await it.daemon.supervisor.pause(NAME, wait=True)
+        stream.allow("GetRecords")
+        await it.daemon.supervisor.resume(NAME)
+        await it.until(lambda: it.view.ready, within=10)
+
+
 async def test_a_pause_that_is_taken_back_at_once_leaves_no_shard_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard that was found in the instant of the pause does not keep its mapping from starting again."""
     stream = FaultyKinesis(shards=2)
