@@ -100,7 +100,7 @@ class Ledger:
         self._by_shard[shard].append(entry)
         if filtered:
             self.done.add(entry.order)
-        if not self.begun or at < self.since:
+        if not self.begun or at < self.since + 0.001:  # times are told in milliseconds
             self._excused.add(entry.order)
 
     def trimmed(self, shard: str, horizon: float = inf) -> None:

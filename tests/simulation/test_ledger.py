@@ -226,7 +226,7 @@ def test_what_is_from_before_the_beginning() -> None:
     it = ledger()
     it.since = NOW
     it.put("10", "x", "a", filtered=False, at=NOW - 1)
-    it.put("11", "x", "a", filtered=False, at=NOW)
+    it.put("11", "x", "a", filtered=False, at=NOW + 0.1)
     assert it.open == [1]
     with pytest.raises(Broken, match="before the mapping's start"):
         it.begins(["10"], PLAIN)
