@@ -140,6 +140,7 @@ class OpenShard:
             lane.wake()
 
     async def _read_on(self) -> None:
+        where, again = self._where, False
         try:
             pushed = self.terms.api.pages(self.shard, self._where) if self._pushes else None
             if pushed is None:
@@ -149,23 +150,26 @@ class OpenShard:
         except PushUnavailable as error:
             self._pushes = False
             log.warning("push_unavailable", shard=self.shard.id, detail=str(error))
+            if again := not self.terms.begun.is_set():
+                self._where = where  # LATEST is what it was: nobody has heard of the mapping yet
         except CursorExpired:  # KIN-30: goes on after what was fetched, which is still in the lanes
             self._cursor = None
         except PositionTrimmed as error:  # KIN-32, DDB-25
             if self._cursor is not None and self._has_read:
                 self._cursor = None  # it may stand before what was read by it
                 return
-            where, self._where, self._cursor, self._gap_behind = self._where, TRIM_HORIZON, None, ""
-            if where == TRIM_HORIZON:
+            gone, self._where, self._cursor, self._gap_behind = self._where, TRIM_HORIZON, None, ""
+            if gone == TRIM_HORIZON:
                 raise ServiceFault(str(error)) from error  # it moves, or is not where they say
-            self._lose(f"the records after {where} are older than the stream keeps them")
+            self._lose(f"the records after {gone} are older than the stream keeps them")
         except NotFound as error:
             await self.terms.missing(self.shard, error)
             if not self._past_the_end():
                 self._lose(f"the shard is gone; what followed {self._where} was not read")
             self._end()
         finally:
-            self.terms.placed(self.shard)
+            if not again:
+                self.terms.placed(self.shard)
 
     async def _poll(self) -> None:
         while not self.ended:

@@ -297,3 +297,18 @@ async def test_an_iterator_that_is_trimmed_says_nothing_about_what_was_read_by_i
         await anyio.sleep(5)
         assert broker.bodies(reader.everything) == numbers(0, 6)
     assert broker.counted("gaps_total") == 0
+
+
+async def test_latest_is_latest_also_where_nothing_can_be_pushed() -> None:
+    """KIN-25, KIN-105: that an endpoint does not know subscriptions shows when one is asked for."""
+    stream = FaultyKinesis(shards=2)
+    stream.refuse(SUBSCRIBE, "UnknownOperationException", "UnknownOperationException")
+    broker = LocalKinesis(stream, pushed=True)
+    for shard in stream.open:
+        stream.put("old", "old", shard=shard)
+    async with reading(broker, starting_position="LATEST") as reader:
+        await reader.until(lambda: len(reader.heard) == 2)
+        for shard in stream.open:
+            stream.put("new", "new", shard=shard)
+        await reader.until(lambda: len(reader.everything) == 2)
+        assert broker.bodies(reader.everything) == ["new"] * 2
