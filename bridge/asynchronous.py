@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from bridge.flow import Buffer
     from bridge.function import EventInvoke, Function
     from bridge.invoker import Invoker
+    from bridge.ledger import Ledger
+    from bridge.snapshot import MappingView
     from bridge.telemetry.metrics import FunctionMeter, Metrics
     from bridge.telemetry.traces import Traces
 
@@ -43,13 +45,16 @@ class AsyncInvocations:
         invoker: Callable[[str], Invoker | None],
         *,
         traces: Traces | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._invoker = invoker
         self._events = EventQueue(store, self._meter)
         self.delivery = Delivery(aws, self._function, self._accept, self._meter)
         """To all destinations of this daemon."""
         asynchronous = Asynchronous(self._events, self.delivery)
-        self._supervisor = Supervisor(aws, metrics, buffer, store, asynchronous=asynchronous, traces=traces)
+        self._supervisor = Supervisor(
+            aws, metrics, buffer, store, asynchronous=asynchronous, traces=traces, ledger=ledger
+        )
         self._seen: dict[str, None] = {}
         """Functions that have had events."""
         self._turn = anyio.Lock()
@@ -89,6 +94,14 @@ class AsyncInvocations:
     def total(self) -> int:
         """Those of all functions."""
         return self._events.total
+
+    def views(self) -> tuple[MappingView, ...]:
+        """What feeds each function that has had events since the start."""
+        return tuple(supervised.view() for supervised in self._supervisor.mappings)
+
+    def uuid(self, name: str) -> str | None:
+        """Of what feeds a function, by its name (FUNCTION:async); none: no function has this."""
+        return next((it.mapping.uuid for it in self._supervisor.mappings if it.mapping.name == name), None)
 
     async def start(self) -> None:
         """Runs the events of each function that has had some and is in service, unless they run already."""

@@ -303,6 +303,12 @@ class ServiceApi:
             await client.close(at_once=True)
 
     async def _open(self) -> SdkClient:
+        from bridge.station import held
+
+        with held("credentials", f"a client of {self.place.service}, with the keys of {self._identity.name}"):
+            return await self._opened()
+
+    async def _opened(self) -> SdkClient:
         async with self._lock:
             if self._client is None:
                 session = await self._identity.session()

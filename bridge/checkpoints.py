@@ -15,6 +15,7 @@ import msgspec
 from bridge.errors import BridgeError, HoldLost, StateError, UsageError
 from bridge.nearest import did_you_mean
 from bridge.position import Move, Position, Positions
+from bridge.station import held
 
 if TYPE_CHECKING:
     from bridge.mapping import Mapping
@@ -101,9 +102,10 @@ class Checkpoints:
 
     async def load(self, uuid: str, name: str, source: str) -> dict[str, Position]:
         """Writes down whose they are: a store that cannot be written to is noticed before anything is polled."""
-        await self._store.keep(NAMES, uuid, msgspec.json.encode(name))
-        await self._written()
-        return await self._store.positions(uuid, source)
+        with held("store", "reads the positions"):
+            await self._store.keep(NAMES, uuid, msgspec.json.encode(name))
+            await self._written()
+            return await self._store.positions(uuid, source)
 
     async def move(self, moves: Sequence[Move]) -> None:
         """Returns when they are written. Raises StateError or HoldLost: none of them is."""
@@ -114,7 +116,8 @@ class Checkpoints:
         call = _Call(moves)
         self._queue.append(call)
         self._wake.set()
-        await call.written.wait()
+        with held("store", lambda: f"writes {len(call.moves)} positions; {len(self._queue)} writes are asked for"):
+            await call.written.wait()
         if call.error:
             raise type(call.error)(str(call.error))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeVar
@@ -28,6 +28,7 @@ from bridge.flow import Buffer
 from bridge.function import AwsSettings, Function
 from bridge.invoker import Invoker
 from bridge.leash import Leash
+from bridge.ledger import Ledger
 from bridge.mapping import Mapping
 from bridge.notify import Notifier
 from bridge.settings import Settings
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
     from bridge.api.server import ApiServer
+    from bridge.attempt import Attempt, FailedBatch
     from bridge.stores import Store
     from bridge.telemetry.traces import Traces
 
@@ -128,6 +130,7 @@ class Daemon:
         self._checkpoints: Checkpoints
         self.traces: Traces | None = None
         """None: they are off."""
+        self._ledger: Ledger
         self._supervisor: Supervisor | None = None
         self.queue: AsyncInvocations | None = None
         """Takes asynchronous invocations; none while it starts, and then the API refuses them."""
@@ -201,6 +204,7 @@ class Daemon:
             self._checkpoints = await stack.enter_async_context(
                 Checkpoints(self._store, self.metrics.checkpoint_seconds.observe).running()
             )
+            self._ledger = await stack.enter_async_context(Ledger(self._store, self.metrics.ledger_lost.inc).running())
             if self.settings.admin_host is not None:
                 self.admin = await stack.enter_async_context(
                     AdminServer(
@@ -221,7 +225,13 @@ class Daemon:
             for function in self.settings.functions.values():
                 await self._host(function)
             self.queue = AsyncInvocations(
-                self._store, self._aws, self.metrics, self._buffer, self._invoker, traces=self.traces
+                self._store,
+                self._aws,
+                self.metrics,
+                self._buffer,
+                self._invoker,
+                traces=self.traces,
+                ledger=self._ledger,
             )
             self.book.configure(self.queue)
             await stack.enter_async_context(self.queue.running())
@@ -233,6 +243,7 @@ class Daemon:
                 delivery=self.queue.delivery,
                 checkpoints=self._checkpoints,
                 traces=self.traces,
+                ledger=self._ledger,
             )
             await stack.enter_async_context(self._supervisor.running())
             for mapping in self.settings.mappings.values():
@@ -434,12 +445,13 @@ class Daemon:
             buffered_bytes=self._buffer.held,
             max_buffered_bytes=self._buffer.limit,
             mappings=tuple(supervised.view() for supervised in mappings),
+            asynchronous=self.queue.views() if self.queue else (),
             functions=tuple(self._view_of(hosted.invoker) for hosted in self._functions.values()),
         )
 
     def _view_of(self, invoker: Invoker) -> FunctionView:
         events = self.queue.waiting(invoker.function.name) if self.queue else 0
-        return msgspec.structs.replace(view_of(invoker), events=events)
+        return msgspec.structs.replace(invoker.view(), events=events)
 
     async def pause(self, name: str, *, wait: bool) -> MappingView:
         """Control: KeyError when there is no such mapping."""
@@ -460,6 +472,15 @@ class Daemon:
         log.info("positions_forgotten", mapping=forgotten.name, uuid=forgotten.uuid, partitions=forgotten.partitions)
         return forgotten
 
+    async def attempts(self, records: Collection[str]) -> dict[str, tuple[Attempt, ...]]:
+        """Control."""
+        return await self._ledger.attempts(records)
+
+    async def last_failed(self, name: str, most: int) -> tuple[FailedBatch, ...]:
+        """Control."""
+        uuid = self.queue.uuid(name) if self.queue else None
+        return await self._ledger.last_failed(uuid or self.supervisor.find(name).mapping.uuid, most)
+
     async def backlog(self, name: str) -> int | None:
         """Control."""
         return await self.supervisor.find(name).backlog()
@@ -471,19 +492,3 @@ Entry = TypeVar("Entry", Function, Mapping)
 def differs(old: Entry, new: Entry | None) -> bool:
     """Whether an entry of the configuration says something else now, wherever in the file it stands."""
     return new is None or msgspec.structs.replace(new, where=old.where) != old
-
-
-def view_of(invoker: Invoker) -> FunctionView:
-    """A function's part of the snapshot."""
-    environments = invoker.executor.environments()
-    return FunctionView(
-        name=invoker.function.name,
-        arn=invoker.function.arn,
-        concurrency=invoker.limit,
-        busy=environments.busy,
-        idle=environments.idle,
-        starting=environments.starting,
-        waiting={lane.mapping: lane.waiting for lane in invoker.lanes},
-        invocations=invoker.invocations,
-        errors=invoker.errors,
-    )

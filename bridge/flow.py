@@ -14,9 +14,11 @@ import msgspec
 import structlog
 
 from bridge.filtering import compile_filter
+from bridge.gates import GateName
 from bridge.invocation import Failed, Outcome, Succeeded
 from bridge.mapping import Mapping
 from bridge.pipeline.breaker import Breaker
+from bridge.pipeline.responses import failed_ids
 from bridge.pipeline.verdict import BatchReport, Report, Verdict
 from bridge.record import Batch, Page, Record
 from bridge.snapshot import Blocked, Failure
@@ -26,6 +28,7 @@ from bridge.telemetry.stream_metrics import REASONS
 if TYPE_CHECKING:
     from bridge.destinations.delivery import Delivery
     from bridge.invoker import Invoker, Lane
+    from bridge.ledger import Ledger
     from bridge.sources import Source
     from bridge.telemetry.metrics import MappingMeter
 
@@ -33,6 +36,8 @@ log = structlog.get_logger()
 
 REMEMBERED_FAILURES = 10
 REMEMBERED_IDS = 10
+LONGEST_KEPT = 1024
+"""Characters of an error message in the failure ledger."""
 JUDGED_AFTER = 1000
 """Records after which a filter that lets all or nothing through is worth a warning."""
 
@@ -89,6 +94,10 @@ class Buffer:
         if not self.full:
             event, self._freed = self._freed, anyio.Event()
             event.set()
+
+    def line(self) -> str:
+        """How full it is, for people."""
+        return f"{self.held} of {self.limit} bytes are received and open"
 
     async def freed(self) -> None:
         """Waits until there may be room again."""
@@ -165,6 +174,8 @@ class Flow(msgspec.Struct, eq=False):
     delivery: Delivery | None = None
     """Where reports go; none: nowhere."""
     spans: Spans = NO_SPANS
+    ledger: Ledger | None = None
+    """Where failed attempts are written down."""
     polled: bool = False
     """Since its source was opened."""
     pollers: int = 0
@@ -205,6 +216,8 @@ class Flow(msgspec.Struct, eq=False):
         if isinstance(outcome, Failed):
             self.tally.failures.append(failure_of(outcome))
             self.meter.invoke_error()
+        if self.ledger and (isinstance(outcome, Failed) or verdict.failed or verdict.retry or verdict.discard):
+            self._write_down(self.ledger, partition, batch, outcome, verdict)
         if isinstance(outcome, Succeeded) or outcome.ran:
             self.meter.invoked(len(batch.records))
             errored = isinstance(outcome, Failed)
@@ -229,6 +242,37 @@ class Flow(msgspec.Struct, eq=False):
             **about,
         )
 
+    def _write_down(self, ledger: Ledger, partition: str, batch: Batch, outcome: Outcome, verdict: Verdict) -> None:
+        """What did not run and is tried again here was no attempt."""
+        ran = isinstance(outcome, Succeeded) or outcome.ran
+        if not (ran or verdict.failed or verdict.discard):
+            return
+        failed: Sequence[Record] = batch.records or batch.span[:2]
+        if isinstance(outcome, Failed):
+            kind: str = outcome.kind
+            failure = failure_of(outcome, LONGEST_KEPT)
+            error = failure.what, failure.message
+        else:
+            named = failed_ids(outcome.payload, {record.id for record in batch.records})
+            kind, error = ("partial" if named else "response"), ("", "")
+            failed = [record for record in batch.records if record.id in named] if named else failed
+        ledger.note(
+            self.mapping,
+            partition,
+            [(record.id, self._number(batch, record, ran=ran)) for record in failed],
+            outcome=kind,
+            request_id=outcome.request_id,
+            error=error,
+            duration=outcome.duration,
+            log_tail=outcome.log_tail,
+        )
+
+    def _number(self, batch: Batch, record: Record, *, ran: bool) -> int:
+        """Of the attempt at a record."""
+        if self.source.ordered:
+            return batch.attempt
+        return record.attempts + ran if record.request_id else record.deliveries
+
     def blocked(self, before: Blocked | None, outcome: Outcome, verdict: Verdict) -> Blocked | None:
         """What blocks a partition of an ordered source now, if ``before`` did so until this invocation."""
         options = self.mapping.stream
@@ -245,17 +289,32 @@ class Flow(msgspec.Struct, eq=False):
             why="answer" if isinstance(outcome, Succeeded) else outcome.kind,
         )
 
-    def circled(self, records: Sequence[Record]) -> None:
+    def circled(self, partition: str, records: Sequence[Record]) -> None:
         """Writes down what is not invoked because its chain runs in a circle (SQS-36)."""
         if not records:
             return
         self.tally.failed += len(records)
         what, message = "RecursiveInvocationException", "a chain of invocations that runs in a circle"
         self.tally.failures.append(Failure(at=time.time(), what=what, message=message))
+        self._note(partition, records, "recursion", (what, message))
         self.invoker.meter.recursion_stopped(len(records))
         log.warning(
             "recursion_stopped", mapping=self.mapping.name, function=self.mapping.function, records=len(records)
         )
+
+    def cancelled(self, partition: str, records: Sequence[Record]) -> None:
+        """Writes down what ran and was not waited for: it may have cost the records an attempt."""
+        if not self.source.ordered:
+            self._note(partition, records, "cancelled", ("", "the daemon ended before the handler did"))
+
+    def lost(self, partition: str, records: Sequence[Record]) -> None:
+        """Writes down what was taken from us before it was invoked: it cost the records a receive."""
+        self._note(partition, records, "lost", ("", "its receipt went stale before the invocation; it comes again"))
+
+    def _note(self, partition: str, records: Sequence[Record], outcome: str, error: tuple[str, str]) -> None:
+        if self.ledger:
+            numbered = [(record.id, record.attempts or record.deliveries) for record in records]
+            self.ledger.note(self.mapping, partition, numbered, outcome=outcome, error=error)
 
     async def tell(self, report: Report | BatchReport, trouble: Callable[[str | None], None]) -> None:
         """Sends a report, and counts what came of it. ``trouble`` is told in one line what it waits for."""
@@ -302,14 +361,25 @@ class Flow(msgspec.Struct, eq=False):
                 last=records[-1].id,
             )
 
-    def slot_gate(self) -> tuple[str, str]:
-        """What a batch waits for that has no slot yet: a gate's name and detail."""
-        invoker, lane = self.invoker, self.lane
-        if invoker.limit == 0:
-            return "throttled", f"the reserved concurrency of {invoker.function.name} is 0"
+    def slot_gate(self) -> GateName:
+        """What a batch waits for that has no slot yet."""
+        lane = self.lane
+        if self.invoker.limit == 0:
+            return "throttled"
         if lane.limit is not None and lane.busy >= lane.limit:
-            return "concurrency", f"{lane.busy} of {lane.limit} invocations of this mapping run"
-        return "slot", f"{invoker.busy} of {invoker.limit} environments of {invoker.function.name} are busy"
+            return "concurrency" if self.mapping.maximum_pollers is None else "pollers"
+        return "slot"
+
+    def slot_line(self) -> str:
+        """The detail of that gate."""
+        invoker, lane = self.invoker, self.lane
+        match self.slot_gate():
+            case "throttled":
+                return f"the reserved concurrency of {invoker.function.name} is 0"
+            case "slot":
+                return f"{invoker.busy} of {invoker.limit} environments of {invoker.function.name} are busy"
+            case _:
+                return f"{lane.busy} of {lane.limit} invocations of this mapping run"
 
     def _count_failed(self, batch: Batch, outcome: Outcome, verdict: Verdict) -> None:
         """ESM-97: a non-empty failure list counts all events of its invocation."""
@@ -323,7 +393,7 @@ class Flow(msgspec.Struct, eq=False):
             self.meter.stream.bisected()
 
 
-def failure_of(outcome: Failed) -> Failure:
+def failure_of(outcome: Failed, longest: int = 300) -> Failure:
     """What is remembered of a failed invocation: type and message, never a payload."""
     try:
         error = msgspec.json.decode(outcome.error)
@@ -333,4 +403,4 @@ def failure_of(outcome: Failed) -> Failure:
         error = {}
     what = str(error.get("errorType") or outcome.kind)
     message = str(error.get("errorMessage") or "")
-    return Failure(at=time.time(), what=what[:80], message=message[:300], request_id=outcome.request_id)
+    return Failure(at=time.time(), what=what[:80], message=message[:longest], request_id=outcome.request_id)

@@ -14,6 +14,7 @@ import structlog
 from bridge.executors import Executor
 from bridge.function import Function
 from bridge.invocation import Failed, Invocation, Outcome, Succeeded
+from bridge.snapshot import FunctionView
 
 if TYPE_CHECKING:
     from bridge.telemetry.metrics import FunctionMeter
@@ -120,6 +121,22 @@ class Invoker:
             outcome = timed_out(self.function, invocation)
         self._count(outcome)
         return outcome
+
+    def view(self) -> FunctionView:
+        """The function's part of the snapshot."""
+        environments = self._executor.environments()
+        return FunctionView(
+            name=self.function.name,
+            arn=self.function.arn,
+            concurrency=self.limit,
+            busy=environments.busy,
+            idle=environments.idle,
+            starting=environments.starting,
+            waiting={lane.mapping: lane.waiting for lane in self._lanes},
+            invocations=self.invocations,
+            errors=self.errors,
+            waits=environments.waits,
+        )
 
     def _count(self, outcome: Outcome) -> None:
         if isinstance(outcome, Succeeded):

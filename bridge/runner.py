@@ -16,6 +16,7 @@ import structlog
 
 from bridge.errors import Draining, HoldLost, PartitionEnded
 from bridge.flow import Flow
+from bridge.gates import GateName
 from bridge.invocation import Invocation, Outcome
 from bridge.pipeline.batcher import Batcher
 from bridge.pipeline.decide import admit, decide
@@ -23,7 +24,7 @@ from bridge.pipeline.verdict import BatchReport, Now, Report, Verdict
 from bridge.pipeline.windows import Windows, frame_of
 from bridge.record import Batch, Page, Record
 from bridge.snapshot import Blocked, RunnerView
-from bridge.station import Station
+from bridge.station import Detail, Station, countdown
 from bridge.telemetry.spans import NO_SPAN, Span
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ class Runner:
             opens=source.window_opens,
             tumbling=self._windows.of if tumbling else None,
         )
-        self._station = Station()
+        self._station = Station("starting", "has just been started")
+        self._deferred_at = 0.0
+        """Epoch seconds: when the batch that waits was not run first."""
         self._held: dict[Record, Span] = {}
         """With the span of the receive that brought it."""
         self._started: Sequence[Record] = ()
@@ -88,6 +91,7 @@ class Runner:
 
     async def run(self) -> None:
         """Until it is drained, not wanted any more, cancelled, or its partition ends."""
+        self._station.bind()
         try:
             await self._work()
         except HoldLost:
@@ -105,6 +109,7 @@ class Runner:
         except PartitionEnded:
             for batch in windows.ended(batcher.flush(), time.time()):
                 await self._process(batch)
+            self._station.at("settling", "the end of the shard")
             await self._partition.finish()
 
     async def _round(self) -> None:
@@ -128,7 +133,7 @@ class Runner:
                     return batcher.flush()
                 left = batcher.left(anyio.current_time()) or 0.0
                 if left < 1 and whole_seconds:
-                    with self._station.waiting("window", batcher.progress(anyio.current_time())):
+                    with self._station.waiting(*self._collecting(), since=self._since()):
                         await anyio.sleep(left)
                 else:
                     await self._receive(min(LONG_POLL, floor(left) if whole_seconds else left))  # SQS-4
@@ -137,10 +142,9 @@ class Runner:
     async def _receive(self, wait: float) -> None:
         flow, batcher = self._flow, self._batcher
         page = Page()
-        gate = ("window", batcher.progress(anyio.current_time())) if batcher.count else ("polling", "waits for records")
         grace = 0.0 if flow.source.ordered else PARKED_GRACE
         with (
-            self._station.waiting(*gate, grace=grace, due=wait + LONG_POLL),
+            self._station.waiting(*self._collecting(), grace=grace, due=wait + LONG_POLL, since=self._since()),
             flow.spans.receive(self._partition.id) as received,
         ):
             page = await self._partition.fetch(batcher.room, wait, self._most_bytes)
@@ -164,6 +168,20 @@ class Runner:
         """The open batch need not grow: what is held is short."""
         flow = self._flow
         return flow.source.ordered and flow.buffer.short and self._batcher.size >= SMALL_BATCH
+
+    def _collecting(self) -> tuple[GateName, Detail]:
+        """The gate while it fetches, and a detail that is true whenever somebody looks."""
+        batcher, windows = self._batcher, self._windows
+        if batcher.count:
+            return "window", lambda: batcher.progress(anyio.current_time())
+        if windows.gathered:
+            return "tumbling", lambda: windows.progress(time.time())
+        return "polling", "waits for records"
+
+    def _since(self) -> float | None:
+        """Epoch seconds: when what is collected began to be; none while there is nothing."""
+        waited = self._batcher.waited(anyio.current_time())
+        return None if waited is None else time.time() - waited
 
     async def _process(self, batch: Batch) -> None:
         """One batch to its end, its own retries in order."""
@@ -191,7 +209,7 @@ class Runner:
         fields = self._windows.fields(batch)
         unfit = admit(batch, policy, _now(), frame_of(fields))
         if unfit:
-            flow.circled(policy.circling)
+            flow.circled(self._partition.id, policy.circling)
             self._blocked = None
             return None, unfit, NO_SPAN
         request_id = batch.records[0].request_id if batch.records else None
@@ -223,17 +241,24 @@ class Runner:
             span.header(flow.source.trace(batch)),
             first.qualifier or flow.mapping.qualifier,
         )
-        self._station.at("invoking", f"{len(batch.records)} records, request {invocation.request_id}")
+        began, limit = anyio.current_time(), flow.invoker.function.timeout
+        about = f"{len(batch.records)} records, request {invocation.request_id}"
+        self._station.at("invoking", lambda: f"{about}, {anyio.current_time() - began:.1f} of {limit:g} s")
         return await flow.invoker.invoke(invocation)
 
     async def _pause(self, verdict: Verdict) -> None:
         """Before the next try. A drain ends it, and nothing of the batch is settled."""
         again, blocked = verdict.retry[0], self._blocked
-        gate, detail = "throttled" if again.deferrals else "retrying", f"{again.deferrals} tries without a start"
+        gate: GateName = "throttled" if again.deferrals else "retrying"
+        next_one = countdown(f"{again.deferrals} tries without a start; the next", anyio.current_time() + verdict.delay)
+        detail: Detail = next_one
         if blocked:
             self._blocked = blocked = msgspec.structs.replace(blocked, next_at=time.time() + verdict.delay)
             detail = blocked.line()
-        with self._station.waiting(gate, detail), self._aside():
+        elif again.deferrals <= 1:
+            self._deferred_at = time.time()
+        since = blocked.since if blocked else self._deferred_at
+        with self._station.waiting(gate, detail, since=since), self._aside():
             await anyio.sleep(verdict.delay)
         if blocked:
             self._blocked = msgspec.structs.replace(blocked, next_at=None)
@@ -268,15 +293,16 @@ class Runner:
         """The gates before a receive. They keep messages in the queue, where no receive is counted against them."""
         flow, waiting = self._flow, self._station.waiting
         while True:
-            if pause := flow.breaker.pause(anyio.current_time()):
-                detail = f"{flow.breaker.failures} invocations failed in a row; probes again in {pause:.1f} s"
-                with waiting("failing", detail):
+            now = anyio.current_time()
+            if pause := flow.breaker.pause(now):
+                failed = f"{flow.breaker.failures} invocations failed in a row; probes again"
+                with waiting("failing", countdown(failed, now + pause)):
                     await anyio.sleep(pause)
             elif flow.buffer.full:
-                with waiting("buffer", f"{flow.buffer.held} of {flow.buffer.limit} bytes are received and open"):
+                with waiting("buffer", flow.buffer.line):
                     await flow.buffer.freed()
             elif not flow.lane.open:
-                with waiting(*flow.slot_gate()):
+                with waiting(flow.slot_gate, flow.slot_line):
                     await flow.lane.changed()
             else:
                 return
@@ -285,7 +311,8 @@ class Runner:
     async def _slot(self, batch: Batch) -> AsyncIterator[Batch]:
         """Waits for the batch's turn; gives what of it is still ours."""
         flow = self._flow
-        with self._station.waiting(*flow.slot_gate()), self._aside() if flow.invoker.limit == 0 else nullcontext():
+        aside = self._aside() if flow.invoker.limit == 0 else nullcontext()
+        with self._station.waiting(flow.slot_gate, flow.slot_line), aside:
             await flow.lane.acquire()
         try:
             if self._station.draining:
@@ -293,6 +320,7 @@ class Runner:
             lost = await self._partition.hold(batch)
             if lost:
                 self._let_go(lost)
+                self._flow.lost(self._partition.id, lost)
                 ours = tuple(record for record in batch.records if record not in set(lost))
                 batch = msgspec.structs.replace(batch, records=ours)
             yield batch
@@ -324,7 +352,9 @@ class Runner:
             return
         if started:
             log.warning("invocation_cancelled", mapping=self._flow.mapping.name, records=len(started))
+            self._flow.cancelled(self._partition.id, started)
         self._let_go((*started, *unstarted))
+        self._station.at("returning", f"{len(started) + len(unstarted)} records")
         span = self._flow.spans.settle(self._partition.id, (*started, *unstarted), NO_SPAN)
         with anyio.move_on_after(LAST_WORD, shield=True) as scope, span:
             await self._partition.settle(failed=started, unstarted=unstarted)

@@ -364,19 +364,25 @@ def _state(url: str | None, section: Section, environ: Dict[str, str], folder: P
 
 
 def _default_state(section: Section, environ: Dict[str, str]) -> str:
+    file = state_file(environ)
+    if file is None:
+        section.problem(
+            "", "state is missing, and there is neither HOME nor STATE_DIRECTORY to put it; give sqlite:////PATH"
+        )
+        return "memory:"
+    return _sqlite(file)
+
+
+def state_file(environ: Dict[str, str]) -> Path | None:
+    """Where the state is kept when nobody says it; none: there is no place."""
     folder = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd lists several with colons
     if folder:
-        return _sqlite(Path(folder) / "state.db")
+        return Path(folder) / "state.db"
     state_home = environ.get("XDG_STATE_HOME", "")
     if Path(state_home).is_absolute():
-        return _sqlite(Path(state_home) / "bridge" / "state.db")
+        return Path(state_home) / "bridge" / "state.db"
     home = environ.get("HOME", "")
-    if Path(home).is_absolute():
-        return _sqlite(Path(home) / ".local/state/bridge/state.db")
-    section.problem(
-        "", "state is missing, and there is neither HOME nor STATE_DIRECTORY to put it; give sqlite:////PATH"
-    )
-    return "memory:"
+    return Path(home) / ".local/state/bridge/state.db" if Path(home).is_absolute() else None
 
 
 def _sqlite(path: Path) -> str:

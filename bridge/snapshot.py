@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection, Mapping as Dict
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from bridge.attempt import Attempt, FailedBatch
 
 
 def iso(epoch: float, timespec: str = "milliseconds") -> str:
@@ -22,7 +25,7 @@ class Gate(msgspec.Struct, frozen=True):
     """What holds something right now. ``since`` in epoch seconds; ``detail`` is one line for people."""
 
     name: str
-    """window, slot, buffer, failing, throttled, group, paused, opening, state, endpoint, draining, polling …"""
+    """One of ``GATES``."""
     since: float
     detail: str = ""
 
@@ -75,6 +78,15 @@ class RunnerView(msgspec.Struct, frozen=True):
     blocked: Blocked | None = None
 
 
+class WaitView(msgspec.Struct, frozen=True):
+    """Something that waits and is no runner: a shard, its reader, a message group."""
+
+    what: str
+    gate: Gate
+    record: str = ""
+    """Id of the record that it waits for, where that is known."""
+
+
 class MappingView(msgspec.Struct, frozen=True, kw_only=True):
     """One mapping. ``ready``: it polls, or has no need to (paused, Disabled)."""
 
@@ -92,6 +104,8 @@ class MappingView(msgspec.Struct, frozen=True, kw_only=True):
     """Age of the oldest record that it holds or saw last; none before the first poll."""
     last_error: str | None = None
     runners: tuple[RunnerView, ...] = ()
+    waits: tuple[WaitView, ...] = ()
+    """What waits at its source while its runners go on."""
     failures: tuple[Failure, ...] = ()
     filtered_ids: tuple[str, ...] = ()
     """The last few records that the filter removed."""
@@ -123,6 +137,8 @@ class FunctionView(msgspec.Struct, frozen=True, kw_only=True):
     errors: int = 0
     events: int = 0
     """Asynchronous events that are accepted and not finished."""
+    waits: tuple[WaitView, ...] = ()
+    """What is being made ready."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +155,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     max_buffered_bytes: int
     mappings: tuple[MappingView, ...] = ()
     functions: tuple[FunctionView, ...] = ()
+    asynchronous: tuple[MappingView, ...] = ()
+    """What feeds functions from their asynchronous events, of those that have had some: FUNCTION:async."""
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +182,14 @@ class Control(Protocol):
     def forget(self, name: str) -> Awaitable[Forgotten]:
         """Drops the positions of a mapping that is gone. UsageError: there are none under this name or UUID, or those
         of several, or the mapping exists."""
+        ...
+
+    def attempts(self, records: Collection[str]) -> Awaitable[Dict[str, tuple[Attempt, ...]]]:
+        """What is known about the failed attempts at records with these ids."""
+        ...
+
+    def last_failed(self, name: str, most: int) -> Awaitable[tuple[FailedBatch, ...]]:
+        """The last invocations of a mapping that failed, the newest first."""
         ...
 
     def backlog(self, name: str) -> Awaitable[int | None]:

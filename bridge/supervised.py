@@ -15,17 +15,20 @@ import structlog
 from bridge.crew import Crew
 from bridge.errors import BridgeError, StateError, first_cause
 from bridge.flow import Buffer, Filter, Flow, Tally
+from bridge.gates import GateName
 from bridge.invoker import Invoker
 from bridge.mapping import Mapping
 from bridge.pipeline.breaker import Breaker
-from bridge.snapshot import Failure, Gate, MappingView, RunnerView
+from bridge.snapshot import Failure, Gate, MappingView, RunnerView, WaitView
 from bridge.sources import Source, Surroundings, source_class
+from bridge.station import Station
 from bridge.telemetry.spans import NO_SPANS
 
 if TYPE_CHECKING:
     from bridge.aws import Aws
     from bridge.checkpoints import Checkpoints
     from bridge.destinations.delivery import Delivery
+    from bridge.ledger import Ledger
     from bridge.sources.event_queue import EventQueue
     from bridge.telemetry.metrics import MappingMeter
     from bridge.telemetry.traces import Traces
@@ -63,6 +66,7 @@ class Supervised:
         asynchronous: Asynchronous | None = None,
         checkpoints: Checkpoints | None = None,
         traces: Traces | None = None,
+        ledger: Ledger | None = None,
         state: str = "Creating",
     ) -> None:
         self.mapping = mapping
@@ -74,6 +78,7 @@ class Supervised:
         self._asynchronous = asynchronous
         self._checkpoints = checkpoints
         self._traces = traces
+        self._ledger = ledger
         self._delivery = asynchronous.delivery if asynchronous else delivery
         self._breaker = Breaker()
         self._tally = Tally()
@@ -83,7 +88,10 @@ class Supervised:
         self._partitions: anyio.CancelScope | None = None
         self._changed = anyio.Event()
         self._closing = False
+        self._station = Station("opening", "waits for its turn to open its source")
         self._trouble: Gate | None = None
+        self._next_try = inf
+        """Monotonic: when a mapping that fell is started again."""
         self._stalled = False
         self._hindered = False
         """There was trouble since it came into its state."""
@@ -128,6 +136,7 @@ class Supervised:
     async def run(self) -> None:
         """Until ``close``; polls whenever it is wanted."""
         delay = FIRST_RESTART
+        self._station.bind()
         while not self._closing:
             if not self.wanted:
                 self._become("Disabled")
@@ -139,8 +148,10 @@ class Supervised:
                 delay = FIRST_RESTART
             if failure and self.wanted:
                 self._fell(failure)
-                with anyio.move_on_after(delay * random.uniform(0.5, 1)):  # noqa: S311 - jitter
+                with anyio.move_on_after(delay * random.uniform(0.5, 1)) as pause:  # noqa: S311 - jitter
+                    self._next_try = pause.deadline
                     await self._changed.wait()
+                self._next_try = inf
                 delay = min(delay * 2, LONGEST_RESTART)
         self._become(self._last_state)
 
@@ -156,8 +167,9 @@ class Supervised:
             if self._trouble and self._trouble.name == "endpoint" and self.mapping.stream:
                 self._trouble = None  # who told it will not tell its end
         if self._stalled:
+            self._station.at("stalled", "gets fresh clients")
             await self._aws.renew(self.mapping.source, self.mapping.aws, self.mapping.source_arn.region)
-            return BridgeError("it stood still and was started again with fresh clients")
+            return Stalled()
         return None
 
     async def _open_and_run(self) -> None:
@@ -170,6 +182,7 @@ class Supervised:
         surroundings = Surroundings(
             self._aws, self._meter, function.timeout, self._told, function, events, positions, spans
         )
+        self._station.at("opening", "opens its source")
         with self._invoker.lane(mapping.name, rejects=kind.rejects, ahead=kind.ordered) as lane:
             async with kind(mapping, surroundings) as source:
                 self._flow = Flow(
@@ -184,10 +197,15 @@ class Supervised:
                     tally=self._tally,
                     delivery=self._delivery,
                     spans=spans,
+                    ledger=self._ledger,
                 )
-                await self._run_partitions(source, self._flow)
+                try:
+                    await self._run_partitions(source, self._flow)
+                finally:
+                    self._station.at("closing", "settles what is on its way, for a few seconds at the most")
 
     async def _run_partitions(self, source: Source, flow: Flow) -> None:
+        self._station.at("opening", "looks for what there is to read")
         async with anyio.create_task_group() as tasks:
             with anyio.CancelScope() as self._partitions:
                 async for partition in source.partitions():
@@ -221,7 +239,7 @@ class Supervised:
                 log.info("mapping_recovered", mapping=self.mapping.name)
             self._trouble = None
         elif self._trouble is None or self._trouble.detail != line:
-            self._trouble = Gate("endpoint", time.time(), line)
+            self._is_held("endpoint", line)
             log.warning("mapping_waits", mapping=self.mapping.name, detail=line)
 
     def _fell(self, failure: BaseException) -> None:
@@ -231,8 +249,13 @@ class Supervised:
         if self._trouble is None or self._trouble.detail != line:
             log.error("mapping_failed", mapping=self.mapping.name, error=line, exc_info=None if known else failure)
             self._tally.failures.append(Failure(at=time.time(), what=type(failure).__name__, message=line[:300]))
-            name = "state" if isinstance(failure, StateError) else "opening" if known else "crashed"
-            self._trouble = Gate(name, time.time(), line)
+            self._is_held(_gate_of(failure), line)
+
+    def _is_held(self, gate: GateName, line: str) -> None:
+        """Trouble of one kind goes on, also if the words for it change."""
+        known = self._trouble
+        since = known.since if known and known.name == gate else time.time()
+        self._trouble = Gate(gate, since, line)
 
     # What others ask of it.
 
@@ -319,6 +342,7 @@ class Supervised:
     def view(self) -> MappingView:
         """A snapshot."""
         runners = tuple(view for crew in self._crews for view in crew.views())
+        waits = self._flow.source.waits() if self._flow else ()
         tally, mapping = self._tally, self.mapping
         last = tally.failures[-1] if tally.failures else None
         return MappingView(
@@ -329,11 +353,12 @@ class Supervised:
             source=mapping.source,
             state=self.state,
             ready=self.ready,
-            gate=self._gate() or self._held_by() or Gate("opening", self._since, "opens its source"),
+            gate=self._gate() or self._held_by(waits) or self._station.gate,
             in_flight=sum(view.in_flight for view in runners),
             lag_seconds=self._lag(runners),
             last_error=f"{last.what}: {last.message}" if last else None,
             runners=runners,
+            waits=waits,
             failures=tuple(tally.failures),
             filtered_ids=tuple(tally.removed),
             polled=tally.polled,
@@ -358,19 +383,41 @@ class Supervised:
 
     def _gate(self) -> Gate | None:
         if self._closing or self.state == "Disabling":
-            return Gate("draining", self._since, "finishes what runs, gives back the rest")
+            held = sum(view.in_flight for crew in self._crews for view in crew.views())
+            return Gate("draining", self._since, f"finishes what runs, gives back the rest: {held} records are held")
         if not self.mapping.enabled:
             return Gate("disabled", self._since, "Enabled is false in the configuration")
         if self.paused:
             return Gate("paused", self._since, "until it is resumed")
+        if self._trouble and self._next_try < inf:
+            left = max(0.0, self._next_try - anyio.current_time())
+            line = f"{self._trouble.detail}; it is started again in {left:.1f} s"
+            return msgspec.structs.replace(self._trouble, detail=line)
         return self._trouble
 
-    def _held_by(self) -> Gate | None:
-        """The gate of the runner that is held longest: first of those that are stuck, last of those that wait for
-        records, who are not held."""
-        gates = (runner.gate for crew in self._crews for runner in crew.views())
-        return min(gates, key=_urgency, default=None)
+    def _held_by(self, waits: Sequence[WaitView] = ()) -> Gate | None:
+        """The gate that holds longest: first of runners that are stuck, then of others, then of what waits at the
+        source, last of runners that wait for records, who are not held."""
+        runners = [runner.gate for crew in self._crews for runner in crew.views()]
+        held = [gate for gate in runners if gate.name != "polling"]
+        return min(held or [wait.gate for wait in waits] or runners, key=_urgency, default=None)
 
 
-def _urgency(gate: Gate) -> tuple[bool, bool, float]:
-    return gate.name != "retrying", gate.name == "polling", gate.since
+class Stalled(BridgeError):
+    """It stood still and was started again with fresh clients."""
+
+
+def _gate_of(failure: BaseException) -> GateName:
+    """What holds a mapping that fell so."""
+    match failure:
+        case Stalled():
+            return "stalled"
+        case StateError():
+            return "state"
+        case BridgeError():
+            return "opening"
+    return "crashed"
+
+
+def _urgency(gate: Gate) -> tuple[bool, float]:
+    return gate.name != "retrying", gate.since

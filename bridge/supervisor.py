@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge.aws import Aws
     from bridge.checkpoints import Checkpoints
     from bridge.destinations.delivery import Delivery
+    from bridge.ledger import Ledger
     from bridge.telemetry.metrics import MappingMeter, Metrics
     from bridge.telemetry.traces import Traces
 
@@ -50,12 +51,14 @@ class Supervisor:
         asynchronous: Asynchronous | None = None,
         checkpoints: Checkpoints | None = None,
         traces: Traces | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._aws = aws
         self._delivery = delivery
         self._asynchronous = asynchronous
         self._checkpoints = checkpoints
         self._traces = traces
+        self._ledger = ledger
         self._metrics = metrics
         self._buffer = buffer
         self._pauses = pauses
@@ -102,6 +105,7 @@ class Supervisor:
             asynchronous=self._asynchronous,
             checkpoints=self._checkpoints,
             traces=self._traces,
+            ledger=self._ledger,
             state=state,
         )
         self._mappings[mapping.name] = supervised

@@ -14,7 +14,7 @@ ROOT = Path(bridge.__file__).parent
 
 LAYERS = [
     {"errors", "nearest", "record", "invocation", "function", "mapping", "filtering", "operators", "snapshot",
-     "event", "lineage", "position", "versions"},
+     "attempt", "event", "gates", "station", "lineage", "position", "versions"},
     {"pipeline"},
     {
         "leash", "init", "listening", "aws", "aws_sdk", "aws_fast", "aws_http", "sigv4", "faults", "notify", "signals",
@@ -25,7 +25,7 @@ LAYERS = [
     {"settings", "config"},
     {"iam"},
     {"doctor"},
-    {"invoker", "flow", "station"},
+    {"invoker", "flow"},
     {"runner"},
     {"crew"},
     {"supervised"},
@@ -33,7 +33,7 @@ LAYERS = [
     {"asynchronous"},
     {"local_sources"},
     {"local"},
-    {"daemon", "admin", "api"},
+    {"daemon", "admin", "api", "ledger", "replay"},
     {"demo"},
     {"commands", "__main__"},
 ]  # fmt: skip

@@ -49,8 +49,11 @@ def test_every_other_block_in_order(tmp_path: Path) -> None:
     assert len(parts) == len(BLOCKS) - 1
     assert "ok: 1 mappings, 1 functions" in done.stdout
     assert '{"batchItemFailures": []}' in done.stdout
-    shown, paused = parts[-3], parts[-2]
+    shown, replayed, paused = parts[-4], parts[-3], parts[-2]
     assert "polling" in shown
+    assert "3 x no reason is known" in replayed
+    assert replayed.count("would send") == 3
+    assert "read 3, matched 3, sent 3, deleted 3, failed 0" in done.stderr
     assert "Disabled" in paused
 
 

@@ -19,6 +19,7 @@ from bridge.flow import Buffer
 from bridge.function import AwsSettings, Function
 from bridge.invocation import Failed, FailureKind, Invocation, Outcome, Succeeded
 from bridge.invoker import Invoker
+from bridge.ledger import Ledger
 from bridge.mapping import Mapping, SourceArn
 from bridge.snapshot import MappingView
 from bridge.sources import SOURCES
@@ -135,13 +136,22 @@ def mapping(queue: MemoryQueue, name: str | None = None, **options: Any) -> Mapp
 class World:
     """A supervisor with everything around it. ``add`` starts a mapping."""
 
-    def __init__(self, *, buffer: int = 1 << 28, checkpoints: Checkpoints | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        buffer: int = 1 << 28,
+        checkpoints: Checkpoints | None = None,
+        ledger: Ledger | None = None,
+        aws: Any = None,
+    ) -> None:
         self.metrics = Metrics()
         self.buffer = Buffer(buffer)
         self.pauses = MemoryPauses()
         self.aws = NoAws()
-        aws: Any = self.aws
-        self.supervisor = Supervisor(aws, self.metrics, self.buffer, self.pauses, checkpoints=checkpoints)
+        known: Any = aws or self.aws
+        self.supervisor = Supervisor(
+            known, self.metrics, self.buffer, self.pauses, checkpoints=checkpoints, ledger=ledger
+        )
         self.executors: dict[str, ScriptedExecutor] = {}
         self._invokers: dict[str, Invoker] = {}
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping as Dict
+from collections.abc import Mapping as Dict, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 from bridge.errors import AccessDenied, ConfigError, RemoteError, StateError, Unreachable, UsageError
 
 if TYPE_CHECKING:
+    from bridge.attempt import Attempt, FailedBatch
     from bridge.config.tree import Table
     from bridge.snapshot import Forgotten, MappingView, Snapshot
 
@@ -94,6 +95,25 @@ class Client:
 
         return self._change(name, "forget", Forgotten)
 
+    def attempts(self, records: Sequence[str]) -> dict[str, tuple[Attempt, ...]]:
+        """What the daemon knows about records with these ids, the oldest attempt first; others are absent."""
+        from bridge.attempt import Attempt
+
+        status, body = self._request("POST", "/attempts", {"records": list(records)}, TIMEOUT)
+        if status != 200:
+            raise self._refused("/attempts", status, body)
+        return self._decoded(body, dict[str, tuple[Attempt, ...]])
+
+    def failed(self, name: str, most: int = 10) -> tuple[FailedBatch, ...]:
+        """The last invocations of a mapping that failed, the newest first."""
+        from bridge.attempt import FailedBatch
+
+        path = f"/mappings/{quote(name, safe='')}/attempts"
+        status, body = self._request("POST", path, {"most": most}, TIMEOUT)
+        if status != 200:
+            raise self._refused(path, status, body)
+        return self._decoded(body, tuple[FailedBatch, ...])
+
     def _change(
         self, name: str, change: str, kind: type[View], body: dict[str, bool] | None = None, timeout: float = TIMEOUT
     ) -> View:
@@ -103,7 +123,7 @@ class Client:
             raise self._refused(path, status, answer)
         return self._decoded(answer, kind)
 
-    def _request(self, method: str, path: str, body: dict[str, bool] | None, timeout: float) -> tuple[int, bytes]:
+    def _request(self, method: str, path: str, body: dict[str, Any] | None, timeout: float) -> tuple[int, bytes]:
         import http.client
         import json
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -28,7 +28,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = structlog.get_logger()
 
 MOST_CONNECTIONS = 64
-MOST_BODY = 4096
+MOST_BODY = 65_536
 BODY_TIMEOUT = 5.0
 
 HEADERS = {
@@ -56,7 +56,19 @@ class ForgetRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a forget; it may be left out."""
 
 
-Body = TypeVar("Body", PauseRequest, ResumeRequest, ForgetRequest)
+class AttemptsRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """About which records."""
+
+    records: Annotated[list[str], msgspec.Meta(max_length=1000)]
+
+
+class FailedRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """How many of a mapping's last failed invocations."""
+
+    most: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10
+
+
+Body = TypeVar("Body", PauseRequest, ResumeRequest, ForgetRequest, AttemptsRequest, FailedRequest)
 
 
 class AdminServer:
@@ -117,6 +129,8 @@ class AdminServer:
         app.router.add_post("/mappings/{name}/pause", self._pause)
         app.router.add_post("/mappings/{name}/resume", self._resume)
         app.router.add_post("/mappings/{name}/forget", self._forget)
+        app.router.add_post("/mappings/{name}/attempts", self._show_failed)
+        app.router.add_post("/attempts", self._show_attempts)
         return app
 
     # What anybody may see.
@@ -155,6 +169,16 @@ class AdminServer:
         await self._checked(request, ForgetRequest)
         return await self._changed(request, self._control.forget)
 
+    # What shows messages and logs of handlers: for those alone who may change something.
+
+    async def _show_attempts(self, request: web.Request) -> web.Response:
+        body = await self._checked(request, AttemptsRequest)
+        return await self._changed(request, lambda _: self._control.attempts(body.records))
+
+    async def _show_failed(self, request: web.Request) -> web.Response:
+        body = await self._checked(request, FailedRequest)
+        return await self._changed(request, lambda name: self._control.last_failed(name, body.most))
+
     async def _checked(self, request: web.Request, kind: type[Body]) -> Body:
         """The body of a request that may change something."""
         if refusal := self._access.refusal(request.remote, request.headers):
@@ -174,8 +198,8 @@ class AdminServer:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise web.HTTPBadRequest(text=f"bad body: {error}") from None
 
-    async def _changed(self, request: web.Request, change: Callable[[str], Awaitable[msgspec.Struct]]) -> web.Response:
-        name = request.match_info["name"]
+    async def _changed(self, request: web.Request, change: Callable[[str], Awaitable[Any]]) -> web.Response:
+        name = request.match_info.get("name", "")
         try:
             view = await change(name)
         except KeyError:

@@ -27,11 +27,12 @@ COMMANDS = {
     "event": ("bridge.commands.event", "print a sample event"),
     "mappings": ("bridge.commands.mappings", "list, show, pause and resume the mappings of a running daemon"),
     "health": ("bridge.commands.health", "exit 0 if the daemon is alive, or ready: for probes"),
+    "replay": ("bridge.commands.replay", "look at dead letters, and put them back without losing one"),
     "config-schema": ("bridge.commands.config_schema", "print the JSON Schema of the configuration file"),
 }
 """Name -> module, and its line in the overview."""
 
-NOT_YET = ("top", "replay", "import")
+NOT_YET = ("top", "import")
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

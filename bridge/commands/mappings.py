@@ -13,12 +13,14 @@ from bridge.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from bridge.admin.client import Client
+    from bridge.commands.mappings_shown import Failed
     from bridge.snapshot import MappingView, Snapshot
 
 HELP = """List, show, pause and resume the mappings of a running daemon; forget those that are gone.
 
   list    one line a mapping (the default)
-  show    all about one mapping, or about each; --why names what holds it right now, and its last failures
+  show    all about one mapping, or about each; --why names what holds it right now and since when, its last
+          failures, and the attempts at records that failed; FUNCTION:async are a function's asynchronous events
   pause   receive nothing more and give back what was not started, until resume, also over restarts;
           waits until nothing runs
   resume  the opposite
@@ -32,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to do, with which mapping, and whom to ask."""
     parser.add_argument("action", nargs="?", default="list", metavar="ACTION", help=", ".join(ACTIONS))
     parser.add_argument("mapping", nargs="?", metavar="NAME|UUID", help="the mapping")
-    parser.add_argument("--why", action="store_true", help="with show: the gates, the last failures and filtered ids")
+    parser.add_argument(
+        "--why",
+        action="store_true",
+        help="with show: the gates, the last failures, the attempts at failing records, the filtered ids",
+    )
     parser.add_argument("--json", action="store_true", help="print an array for programs")
     parser.add_argument("--all", action="store_true", help="with pause and resume: every mapping")
     parser.add_argument("--no-wait", action="store_true", help="with pause: do not wait until nothing runs")
@@ -54,16 +60,30 @@ def run(args: argparse.Namespace) -> int:
         print(mappings_shown.forgotten_as_json(forgotten) if args.json else mappings_shown.forgotten(forgotten))
         return 0
     snapshot = client.snapshot()
-    chosen = _chosen(snapshot, args.mapping)
+    chosen = _chosen(snapshot, args.mapping, shown=args.action in ("list", "show"))
     if args.action in ("pause", "resume"):
-        return _change(args, client, chosen)
+        return _change(args, client, snapshot, chosen)
+    failed = {view.name: _failed(client, view) for view in chosen} if args.why else {}
     if args.json:
-        print(mappings_shown.as_json(chosen, why=args.why))
+        print(mappings_shown.as_json(snapshot, chosen, why=args.why, failed=failed))
     elif args.action == "show":
-        print(mappings_shown.pages(snapshot, chosen, why=args.why))
+        print(mappings_shown.pages(snapshot, chosen, why=args.why, failed=failed))
     else:
         print(mappings_shown.table(snapshot, chosen))
     return 0
+
+
+def _failed(client: Client, view: MappingView) -> Failed | str:
+    """What the failure ledger knows of a mapping, and of the records that hold something up; where we are not told,
+    why."""
+    from bridge.commands.mappings_shown import Failed
+
+    waited_for = [runner.blocked.record for runner in view.runners if runner.blocked]
+    waited_for += [wait.record for wait in view.waits if wait.record]
+    try:
+        return Failed(client.failed(view.name), client.attempts(waited_for) if waited_for else {})
+    except BridgeError as error:
+        return str(error)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -86,19 +106,21 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("forget needs the NAME or UUID of a mapping that is gone")
 
 
-def _chosen(snapshot: Snapshot, wanted: str | None) -> Sequence[MappingView]:
-    """The mappings that are meant: all, or the one with this name or UUID."""
+def _chosen(snapshot: Snapshot, wanted: str | None, *, shown: bool) -> Sequence[MappingView]:
+    """The mappings that are meant: all, or the one with this name or UUID. Where they are ``shown``, what feeds a
+    function from its asynchronous events may be named, too."""
     if wanted is None:
         return snapshot.mappings
-    for view in snapshot.mappings:
+    events = snapshot.asynchronous if shown else ()
+    for view in (*snapshot.mappings, *events):
         if wanted == view.name or wanted.lower() == view.uuid.lower():
             return (view,)
-    known = [word for view in snapshot.mappings for word in (view.name, view.uuid)]
+    known = [word for view in (*snapshot.mappings, *events) for word in (view.name, view.uuid)]
     advice = did_you_mean(wanted, known) or "; bridge mappings lists them"
     raise UsageError(f'the daemon has no mapping "{wanted}"{advice}')
 
 
-def _change(args: argparse.Namespace, client: Client, chosen: Sequence[MappingView]) -> int:
+def _change(args: argparse.Namespace, client: Client, snapshot: Snapshot, chosen: Sequence[MappingView]) -> int:
     """Pauses or resumes them all, whatever happens to one of them; the exit status."""
     changed: dict[str, MappingView] = {}
     failed: dict[str, BridgeError] = {}
@@ -116,7 +138,7 @@ def _change(args: argparse.Namespace, client: Client, chosen: Sequence[MappingVi
 
     done = [view for name, view in changed.items() if name not in failed]
     if args.json:
-        print(mappings_shown.as_json(done))
+        print(mappings_shown.as_json(snapshot, done))
     else:
         for view in done:
             print(f"{view.name}: {view.state}{f', {view.in_flight} records in flight' if view.in_flight else ''}")

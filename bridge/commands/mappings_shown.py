@@ -5,19 +5,40 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping as Dict, Sequence
+from typing import Any, NamedTuple
 
 from bridge.admin.views import blocked, gate, row
-from bridge.snapshot import Forgotten, Gate, MappingView, Snapshot, iso
+from bridge.attempt import Attempt, FailedBatch
+from bridge.snapshot import Forgotten, Gate, MappingView, Snapshot, WaitView, iso
 
 HEAD = ("NAME", "FUNCTION", "STATE", "GATE", "IN FLIGHT", "LAG", "LAST ERROR")
 TO_THE_RIGHT = ("IN FLIGHT", "LAG")
+PLATFORM = ("START RequestId:", "END RequestId:", "REPORT RequestId:")
+"""Lines of a log that are Lambda's, not the handler's."""
+NOTHING: Dict[str, Any] = {}
 
 
-def as_json(views: Sequence[MappingView], *, why: bool = False) -> str:
+class Failed(NamedTuple):
+    """What the failure ledger knows of one mapping."""
+
+    batches: Sequence[FailedBatch] = ()
+    """The last ones, the newest first."""
+    attempts: Dict[str, Sequence[Attempt]] = {}
+    """At the records that something waits for."""
+
+
+Known = Dict[str, Failed | str]
+"""By mapping; text: why it is not shown."""
+LOG_LINES = 10
+"""Of each failed attempt."""
+NAMED_RECORDS = 3
+
+
+def as_json(snapshot: Snapshot, views: Sequence[MappingView], *, why: bool = False, failed: Known = NOTHING) -> str:
     """The array of interfaces.md section 1; ``why`` adds what `--why` shows to people."""
-    return json.dumps([row(view) | (_why(view) if why else {}) for view in views], indent=2)
+    rows = (row(view) | (_why(snapshot, view, failed.get(view.name, Failed())) if why else {}) for view in views)
+    return json.dumps(list(rows), indent=2)
 
 
 def table(snapshot: Snapshot, views: Sequence[MappingView]) -> str:
@@ -37,9 +58,12 @@ def table(snapshot: Snapshot, views: Sequence[MappingView]) -> str:
     return "\n".join(lines)
 
 
-def pages(snapshot: Snapshot, views: Sequence[MappingView], *, why: bool) -> str:
+def pages(snapshot: Snapshot, views: Sequence[MappingView], *, why: bool, failed: Known = NOTHING) -> str:
     """All about each mapping."""
-    return "\n\n".join("\n".join(_page(snapshot, view, why)) for view in views)
+    return "\n\n".join(
+        "\n".join((*_page(snapshot, view), *(_reasons(snapshot, view, failed.get(view.name, Failed())) if why else ())))
+        for view in views
+    )
 
 
 def forgotten(it: Forgotten) -> str:
@@ -64,7 +88,7 @@ def _cells(snapshot: Snapshot, view: MappingView) -> tuple[str, ...]:
     )
 
 
-def _page(snapshot: Snapshot, view: MappingView, why: bool) -> Iterator[str]:
+def _page(snapshot: Snapshot, view: MappingView) -> Iterator[str]:
     yield f"{view.name} ({view.uuid})"
     for label, text in (
         ("function", view.function),
@@ -77,21 +101,66 @@ def _page(snapshot: Snapshot, view: MappingView, why: bool) -> Iterator[str]:
         ("last error", _plain(view.last_error or "none")),
     ):
         yield f"  {label:<11}{text}"
-    if why:
-        yield "  partitions" if view.runners else "  partitions none runs"
-        for runner in view.runners:
-            yield f"    {runner.partition}, {runner.in_flight} records: {_held(snapshot, runner.gate)}"
-            if runner.blocked:
-                since = _duration(snapshot.at - runner.blocked.since)
-                yield f"      blocked for {since} by {_plain(runner.blocked.line())}"
-        yield "  failures" if view.failures else "  failures   none"
-        for failure in view.failures:
-            request = f" (request {failure.request_id})" if failure.request_id else ""
-            yield f"    {iso(failure.at)} {_plain(failure.what)}: {_plain(failure.message)}{request}"
-        yield f"  filtered   {', '.join(map(_plain, view.filtered_ids)) or 'none'}"
 
 
-def _why(view: MappingView) -> dict[str, Any]:
+def _reasons(snapshot: Snapshot, view: MappingView, failed: Failed | str) -> Iterator[str]:
+    yield "  partitions" if view.runners else "  partitions none runs"
+    for runner in view.runners:
+        yield f"    {runner.partition}, {runner.in_flight} records: {_held(snapshot, runner.gate)}"
+        if runner.blocked:
+            since = _duration(snapshot.at - runner.blocked.since)
+            yield f"      blocked for {since} by {_plain(runner.blocked.line())}"
+            yield from _last(failed, runner.blocked.record)
+    for wait in _waits(snapshot, view):
+        yield f"    {_plain(wait.what)}: {_held(snapshot, wait.gate)}"
+        yield from _last(failed, wait.record)
+    yield "  failures" if view.failures else "  failures   none"
+    for failure in view.failures:
+        request = f" (request {failure.request_id})" if failure.request_id else ""
+        yield f"    {iso(failure.at)} {_plain(failure.what)}: {_plain(failure.message)}{request}"
+    if isinstance(failed, str):
+        yield f"  attempts   not shown: {_plain(failed)}"
+    else:
+        yield "  attempts" if failed.batches else "  attempts   none"
+        for batch in failed.batches:
+            yield from _attempt(batch)
+    yield f"  filtered   {', '.join(map(_plain, view.filtered_ids)) or 'none'}"
+
+
+def _waits(snapshot: Snapshot, view: MappingView) -> Iterator[WaitView]:
+    """What waits at its source, and what of its function is being made ready."""
+    yield from view.waits
+    for function in snapshot.functions:
+        if function.name == view.function:
+            yield from (WaitView(f"function {wait.what}", wait.gate) for wait in function.waits)
+
+
+def _last(failed: Failed | str, record: str) -> Iterator[str]:
+    """How the last attempt ended at the record that something waits for."""
+    known = () if isinstance(failed, str) else failed.attempts.get(record, ())
+    if known:
+        last = known[-1]
+        yield f"      {_plain(record)} attempt {last.number}, {iso(last.at)}: {_plain(_ending(last))}"
+
+
+def _ending(it: Attempt | FailedBatch) -> str:
+    return f"{it.outcome} {it.error_type}".rstrip() + (f": {it.message}" if it.message else "")
+
+
+def _attempt(batch: FailedBatch) -> Iterator[str]:
+    """One failed invocation of the ledger: why, for which records, and what the handler said last."""
+    records = [f"{record} attempt {number}" for record, number in batch.records[:NAMED_RECORDS]]
+    if len(batch.records) > NAMED_RECORDS:
+        records.append(f"{len(batch.records) - NAMED_RECORDS} more")
+    request = f", request {batch.request_id}" if batch.request_id else ""
+    yield f"    {iso(batch.at)} {_plain(_ending(batch))} ({batch.duration:.3g} s{request})"
+    yield f"      {_plain(', '.join(records))}"
+    said = [line for line in batch.log_tail.splitlines() if line and not line.startswith(PLATFORM)]
+    for line in said[-LOG_LINES:]:
+        yield f"      | {_plain(line)}"
+
+
+def _why(snapshot: Snapshot, view: MappingView, failed: Failed | str) -> dict[str, Any]:
     return {
         "runners": [
             {
@@ -102,11 +171,36 @@ def _why(view: MappingView) -> dict[str, Any]:
             }
             for runner in view.runners
         ],
+        "waits": [{"what": wait.what, "gate": gate(wait.gate)} for wait in _waits(snapshot, view)],
         "failures": [
             {"at": iso(failure.at), "what": failure.what, "message": failure.message, "request_id": failure.request_id}
             for failure in view.failures
         ],
+        "attempts": None if isinstance(failed, str) else [_ledger_row(batch) for batch in failed.batches],
+        "waited_for": None
+        if isinstance(failed, str)
+        else {
+            record: [{"attempt": it.number, **_told(it)} for it in known] for record, known in failed.attempts.items()
+        },
         "filtered_ids": list(view.filtered_ids),
+    }
+
+
+def _ledger_row(batch: FailedBatch) -> dict[str, Any]:
+    return _told(batch) | {"records": [{"id": record, "attempt": number} for record, number in batch.records]}
+
+
+def _told(it: Attempt | FailedBatch) -> dict[str, Any]:
+    """What a program is told about a failed attempt."""
+    return {
+        "at": iso(it.at),
+        "partition": it.partition,
+        "request_id": it.request_id,
+        "outcome": it.outcome,
+        "error_type": it.error_type,
+        "message": it.message,
+        "duration": it.duration,
+        "log_tail": it.log_tail,
     }
 
 

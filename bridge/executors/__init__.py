@@ -10,6 +10,7 @@ import msgspec
 
 from bridge.function import Function
 from bridge.invocation import Invocation, Outcome
+from bridge.snapshot import WaitView
 
 if TYPE_CHECKING:
     from bridge.aws import Aws
@@ -50,6 +51,8 @@ class Environments(NamedTuple):
     starting: int = 0
     failing: str = ""
     """Why none could be started ahead when that was last tried; empty: it could, or was not asked for."""
+    waits: tuple[WaitView, ...] = ()
+    """What is being made ready while invocations go on."""
 
 
 class Executor(Protocol):

@@ -21,6 +21,7 @@ from bridge.executors.runtime_api import Answer, RuntimeApi
 from bridge.function import Function
 from bridge.invocation import Invocation
 from bridge.leash import Leash
+from bridge.station import held
 
 log = structlog.get_logger()
 
@@ -201,7 +202,8 @@ class Environment:
         event = await self._wait()
         self.duration = self._loop.time() - began
         if self._output.crowded:
-            await self._output.passed_on()
+            with held("output", "lines that the handler printed are still to be passed on"):
+                await self._output.passed_on()
         return event
 
     def log_tail(self, status: Status = "success", error_type: str = "") -> bytes:

@@ -31,13 +31,17 @@ from bridge.executors.restarts import Restarts
 from bridge.executors.runtime_api import Answer
 from bridge.executors.scratch import Scratch
 from bridge.function import Function
+from bridge.gates import GateName
 from bridge.invocation import Invocation, Outcome, Succeeded
+from bridge.snapshot import WaitView
+from bridge.station import Detail, Station, countdown, held
 from bridge.telemetry.logs import Once
 
 log = structlog.get_logger()
 
 INIT_LIMIT = 10.0  # RT-30
 PROVISIONED_INIT_LIMIT = 130.0  # RT-30
+RELOADING = "the code has changed; what is there runs until the new one is ready"
 NOBODY = Invocation(b"", "")
 """For whom environments are started ahead."""
 CREDENTIALS_LIMIT = 10.0
@@ -80,6 +84,8 @@ class ProcessExecutor:
         self._all: set[Environment] = set()
         self._provisioned = function.provisioned if function.debug is None else min(function.provisioned, 1)
         self._failing = ""
+        self._ahead: list[Station] = []
+        """What is being started ahead now."""
         self._idle: Idle[Environment] = Idle(
             function.idle_timeout, self._provisioned or int(function.debug is not None)
         )
@@ -94,7 +100,7 @@ class ProcessExecutor:
         self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
-        idle, busy, starting, _ = self.environments()
+        idle, busy, starting = self.environments()[:3]
         return f"<ProcessExecutor {self.function.name}: {idle} idle, {busy} busy, {starting} starting>"
 
     async def __aenter__(self) -> Self:
@@ -147,7 +153,9 @@ class ProcessExecutor:
         return started
 
     def environments(self) -> Environments:
-        return Environments(len(self._idle), self._busy, self._starting, self._failing)
+        version = f"{self.function.name}:{self.function.version}"
+        waits = tuple(WaitView(version, station.whole) for station in self._ahead)
+        return Environments(len(self._idle), self._busy, self._starting, self._failing, waits)
 
     def provision(self, count: int) -> None:
         self._provisioned = count
@@ -232,10 +240,14 @@ class ProcessExecutor:
         self, invocation: Invocation, limit: float, *, inside: bool = False, provisioned: bool = False
     ) -> tuple[Environment, Event]:
         """One start. ``inside`` the invocation, to whose log it belongs then. Raises BridgeError."""
-        await self._restarts.pause()
+        if self._restarts.delay:
+            again = countdown("environments keep ending; one is started", anyio.current_time() + self._restarts.delay)
+            with held("restarting", again):
+                await self._restarts.pause()
         if self.function.debug is not None:
             limit = self.function.limit
-            await free_port(self.function.debug)
+            with held("debugger", f"port {self.function.debug} is taken, so that no debugger can be waited for there"):
+                await free_port(self.function.debug)
             log.info("debugger_awaited", function=self.function.name, address=f"{LOOPBACK}:{self.function.debug}")
         environment = await self._open(invocation, provisioned=provisioned)
         self._memory.wake()
@@ -243,7 +255,8 @@ class ProcessExecutor:
             environment.begin(invocation)
         event: Event | None = None
         try:
-            event = await environment.ready(limit)
+            with held(*self._starting_gate(limit)):
+                event = await environment.ready(limit)
         finally:
             if not environment.waiting:
                 environment.kill()
@@ -252,6 +265,16 @@ class ProcessExecutor:
         else:
             self._restarts.ended_badly()
         return environment, event
+
+    def _starting_gate(self, limit: float) -> tuple[GateName, Detail]:
+        """What holds a batch whose environment is being started, and has ``limit`` seconds for it."""
+        if self.function.debug is not None:
+            return "debugger", f"a debugger has to connect to {LOOPBACK}:{self.function.debug}"
+        began = anyio.current_time()
+        return (
+            "environment",
+            lambda: f"an environment of {self.function.name} starts: {anyio.current_time() - began:.1f} of {limit:g} s",
+        )
 
     async def _open(self, invocation: Invocation, *, provisioned: bool) -> Environment:
         keys = await self._keys()
@@ -293,7 +316,7 @@ class ProcessExecutor:
         if self._credentials is None:
             return {}
         try:
-            with anyio.fail_after(CREDENTIALS_LIMIT):
+            with anyio.fail_after(CREDENTIALS_LIMIT), held("credentials", "the AWS chain, for a new environment"):
                 return await self._credentials.variables()
         except TimeoutError:
             raise BridgeError(f"the AWS chain gave no credentials within {CREDENTIALS_LIMIT:.0f} seconds") from None
@@ -332,7 +355,9 @@ class ProcessExecutor:
             if sum(environment.alive for environment in self._all) >= self._provisioned:
                 await self._lost.wait()
                 continue
-            self._failing = failed = await self._start_ahead(limit)
+            self._failing = failed = await self._start_ahead(
+                limit, f"{self._provisioned} provisioned environments are to stand ready"
+            )
             if failed:
                 self._once.log(("ahead", failed), "provisioning_failed", function=self.function.name, reason=failed)
 
@@ -343,7 +368,7 @@ class ProcessExecutor:
             if not old:
                 continue
             # A debugger's port is taken until the old one is gone: the next invocation starts the new one.
-            failed = "" if self.function.debug else await self._start_ahead(INIT_LIMIT)
+            failed = "" if self.function.debug else await self._start_ahead(INIT_LIMIT, RELOADING)
             if failed:
                 log.error("code_not_reloaded", function=self.function.name, reason=failed)
                 continue
@@ -353,9 +378,12 @@ class ProcessExecutor:
                     environment.retire()
             log.info("code_reloaded", function=self.function.name, replaced=len(old))
 
-    async def _start_ahead(self, limit: float) -> str:
+    async def _start_ahead(self, limit: float, why: str) -> str:
         """One environment for whoever comes; why there is none, where it does not become ready."""
         self._starting += 1
+        station = Station("version", why)
+        station.bind()
+        self._ahead.append(station)
         try:
             environment, event = await self._init(NOBODY, limit, provisioned=self._provisioned > 0)
         except BridgeError as error:
@@ -363,6 +391,7 @@ class ProcessExecutor:
             return str(error)
         finally:
             self._starting -= 1
+            self._ahead.remove(station)
         if not isinstance(event, Ready):
             return environment.end_text or "it did not become ready"
         self._idle.put(environment)

@@ -55,7 +55,11 @@ class Versions:
         each = [executor.environments() for executor in self._executors.values()]
         failing = next((it.failing for it in each if it.failing), "")
         return Environments(
-            sum(it.idle for it in each), sum(it.busy for it in each), sum(it.starting for it in each), failing
+            sum(it.idle for it in each),
+            sum(it.busy for it in each),
+            sum(it.starting for it in each),
+            failing,
+            tuple(wait for it in each for wait in it.waits),
         )
 
     def provision(self, count: int) -> None:

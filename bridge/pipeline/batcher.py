@@ -68,6 +68,10 @@ class Batcher:
         """Seconds until the open batch must go; none when there is no open batch."""
         return max(0.0, self._closes_at - now) if self._open else None
 
+    def waited(self, now: float) -> float | None:
+        """Seconds since the window of the open batch began; none when there is no open batch."""
+        return self._window - max(0.0, self._closes_at - now) if self._open else None
+
     def progress(self, now: float) -> str:
         """How far the open batch is, for people."""
         waited = self._window - (self.left(now) or 0.0)

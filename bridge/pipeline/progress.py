@@ -38,6 +38,11 @@ class Progress(Generic[T, P]):
         return self._next - self._first
 
     @property
+    def oldest(self) -> T | None:
+        """The first item that is not finished; none: all are."""
+        return next(iter(self._numbers), None)
+
+    @property
     def full(self) -> bool:
         """No more should be read before the oldest item is finished."""
         return self.spread >= self._bound

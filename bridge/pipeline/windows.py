@@ -109,6 +109,19 @@ class Windows:
         """Seconds until the open window is over, if nothing comes; inf when there is none."""
         return max(0.0, self._open.end + self._grace - wall) if self._open else inf
 
+    @property
+    def gathered(self) -> int:
+        """Records that the open window has gathered; 0 when there is none."""
+        return self._open.records if self._open else 0
+
+    def progress(self, wall: float) -> str:
+        """How far the open window is, for people."""
+        kept = self._open
+        if kept is None:
+            return "no window is open"
+        edges = " to ".join(iso(edge, "seconds") for edge in kept.window)
+        return f"the window {edges} gathered {kept.records} records; ends in {max(0.0, self.left(wall)):.1f} s"
+
     def fields(self, batch: Batch) -> Dict[str, bytes]:
         """What the event has besides its records (TW-20)."""
         if batch.window is None:

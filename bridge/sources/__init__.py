@@ -12,6 +12,7 @@ import msgspec
 
 from bridge.mapping import Mapping
 from bridge.record import Batch, Page, Record, Span
+from bridge.snapshot import WaitView
 from bridge.telemetry.spans import NO_SPANS, Spans
 
 if TYPE_CHECKING:
@@ -197,6 +198,11 @@ class Source(Protocol):
         members in their order (KIN-80, DDB-62). Of the records it reads ``id`` and ``arrived_at`` alone. Empty where
         there are no such documents.
         """
+        ...
+
+    def waits(self) -> tuple[WaitView, ...]:
+        """What waits here while runners go on: shards, readers, groups, messages that come again; a bounded number of
+        them. Empty: nothing."""
         ...
 
     async def backlog(self) -> int | None:

@@ -30,7 +30,7 @@ class DynamoDBSource(StreamSource):
             raise ValueError("expected the ARN of a table's stream, …:table/NAME/stream/LABEL")
         return Limits("a DynamoDB stream", Bound(1, 10_000, 100), Bound(0, 300, 0))  # DDB-64
 
-    async def _connect(self) -> StreamApi:
+    async def connect(self) -> StreamApi:
         from bridge.faults import persist
         from bridge.sources.dynamodb_stream import TableStream
 

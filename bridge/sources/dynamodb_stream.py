@@ -93,7 +93,7 @@ class TableStream:
     async def cursor(self, shard: Shard, where: Where) -> Cursor:
         if where.kind == "AT_TIMESTAMP":
             return await self._since(shard, where.at or 0.0)
-        if where.kind == "AFTER_SEQUENCE_NUMBER":
+        if where.sequence:
             return Cursor(await self._iterator(shard, where.kind, SequenceNumber=where.sequence))
         since = where.at if where.kind == "LATEST" else None
         return Cursor(await self._iterator(shard, where.kind), since)

@@ -21,6 +21,7 @@ from bridge.errors import StateError, Throttled
 from bridge.event import Event, Waiting
 from bridge.function import LATEST, EventInvoke, Function
 from bridge.lineage import new_trace
+from bridge.station import held
 
 if TYPE_CHECKING:
     from bridge.telemetry.metrics import FunctionMeter
@@ -159,7 +160,8 @@ class EventQueue:
 
     async def read(self, waiting: Waiting) -> Event | None:
         """The whole event. Raises StateError."""
-        return await self._store.event(waiting.request_id)
+        with held("store", f"reads the event {waiting.request_id}"):
+            return await self._store.event(waiting.request_id)
 
     async def finish(self, waiting: Waiting) -> None:
         """It is over: returns when that is on disk. Raises StateError."""
@@ -214,6 +216,13 @@ class Line:
     def ready(self) -> bool:
         """Whether an event is due."""
         return bool(self._due) and self._due[0][0] <= time.time()
+
+    @property
+    def later(self) -> tuple[Waiting, int] | None:
+        """The next event that is not due yet, and how many wait, when none is due; none: no event waits so."""
+        if not self._due or self.ready:
+            return None
+        return self._due[0][2], len(self._due)
 
     def put(self, waiting: Waiting) -> None:
         """It waits until it is due."""
@@ -314,7 +323,9 @@ class _Writer:
 
     async def written(self, change: _Change) -> None:
         """Returns when a change that is under way is on disk. Raises StateError when it is not."""
-        await change.written.wait()
+        if not change.written.is_set():
+            with held("store", lambda: f"writes events; {len(self._queue)} more changes wait"):
+                await change.written.wait()
         if change.error:
             raise StateError(str(change.error))
 

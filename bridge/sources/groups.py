@@ -5,7 +5,7 @@ Decisions only: it is given the time and never waits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +21,7 @@ class Debt(NamedTuple):
     sequence: int
     until: float
     """From then on somebody else may have got it, or the dead-letter queue (SQS-61)."""
+    receipt: Receipt
 
 
 class Group(msgspec.Struct, eq=False):
@@ -41,6 +42,24 @@ class Group(msgspec.Struct, eq=False):
         """Drops the debts whose time is over."""
         for message_id in [message_id for message_id, debt in self.owed.items() if debt.until <= now]:
             del self.owed[message_id]
+
+
+class Blocked(NamedTuple):
+    """A group of which something waits."""
+
+    name: str
+    first: Receipt | None
+    """What the others wait for, as far as it is known here."""
+    out: bool
+    """That is being handled; else it is owed."""
+    parked: Sequence[Receipt]
+    """Those that are here; more may wait in the queue."""
+
+    @property
+    def since(self) -> float:
+        """The loop's time."""
+        known = [self.first] if self.first else []
+        return float(min(receipt.received for receipt in (*self.parked, *known)))
 
 
 class Groups:
@@ -88,9 +107,27 @@ class Groups:
         self._groups[receipt.group].parked.remove(receipt)
         self._owe(receipt, owed_until)
 
+    def blocked(self, now: float, out: Iterable[Receipt]) -> list[Blocked]:
+        """The groups of which something waits; ``out`` is all that is handed out."""
+        waiting = sorted(self._parking | {name for name in self._indebted if self._owes(name, now)})
+        firsts: dict[str, Receipt] = {}
+        for receipt in out:
+            if receipt.group not in firsts or receipt.sequence < firsts[receipt.group].sequence:
+                firsts[receipt.group] = receipt
+        return [self._blocked(name, firsts.get(name)) for name in waiting]
+
+    def _owes(self, name: str, now: float) -> bool:
+        return any(debt.until > now for debt in self._groups[name].owed.values())
+
+    def _blocked(self, name: str, out: Receipt | None) -> Blocked:
+        group = self._groups[name]
+        owed = min(group.owed.values(), key=lambda debt: debt.sequence, default=None)
+        first = out or (owed.receipt if owed else None)
+        return Blocked(name, first, out is not None, tuple(group.parked))
+
     def _owe(self, receipt: Receipt, until: float | None) -> None:
         if until is not None:
-            self._groups[receipt.group].owed[receipt.id] = Debt(receipt.sequence, until)
+            self._groups[receipt.group].owed[receipt.id] = Debt(receipt.sequence, until, receipt)
             self._indebted.add(receipt.group)
         self._tidy(receipt.group)
 

@@ -21,6 +21,7 @@ from bridge.pipeline.batcher import WindowOpens
 from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.verdict import EventPolicy, Policy
 from bridge.record import Batch, Page, Record, Span
+from bridge.snapshot import Gate, WaitView
 from bridge.sources import Bound, Limits, Surroundings, unlimited
 
 if TYPE_CHECKING:
@@ -103,6 +104,15 @@ class InvocationSource:
 
     def batch_info(self, partition: str, span: Span) -> dict[str, Any]:  # noqa: ARG002 - a queue has no such documents
         return {}
+
+    def waits(self) -> tuple[WaitView, ...]:
+        later = self._line.later
+        if later is None:
+            return ()
+        first, events = later
+        left = max(0.0, first.due_at - time.time())
+        detail = f"{events} events wait for their next attempt; the first, {first.request_id}, is due in {left:.1f} s"
+        return (WaitView(self._partition.id, Gate("due", first.accepted_at, detail), first.request_id),)
 
     async def backlog(self) -> int | None:
         return len(self._line)

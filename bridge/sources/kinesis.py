@@ -29,7 +29,7 @@ class KinesisSource(StreamSource):
         stream_of(SourceArn.parse(mapping_source))
         return Limits("a Kinesis stream", Bound(1, 10_000, 100), Bound(0, 300, 0))  # KIN-1
 
-    async def _connect(self) -> StreamApi:
+    async def connect(self) -> StreamApi:
         from bridge.faults import persist
         from bridge.sources.kinesis_stream import KinesisStream
 

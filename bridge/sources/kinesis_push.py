@@ -14,6 +14,7 @@ from bridge.errors import NotFound, Rejected, RemoteError, ServiceFault, Throttl
 from bridge.sources.answers import parsed
 from bridge.sources.kinesis_records import ChildShard, Origin, WireRecord, children_of, past_the_end, records_of
 from bridge.sources.shards import PositionTrimmed, PushUnavailable, ReadPage, Shard, Where
+from bridge.station import countdown, held
 
 if TYPE_CHECKING:
     from bridge.aws import Api
@@ -53,7 +54,8 @@ class Push:
         """One subscription, to its end (KIN-100). Back-pressure is that of the connection (KIN-103)."""
         since = self._subscribed_at.get(shard.id)
         if since is not None:
-            await anyio.sleep_until(since + RENEWAL_PAUSE)
+            with held("subscription", countdown("subscribes again", since + RENEWAL_PAUSE)):
+                await anyio.sleep_until(since + RENEWAL_PAUSE)
         query = {"ConsumerARN": self._origin.arn, "ShardId": shard.id, "StartingPosition": _starting(where)}
         begun = False
         try:

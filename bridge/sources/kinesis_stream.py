@@ -106,14 +106,14 @@ class KinesisStream:
 
     async def cursor(self, shard: Shard, where: Where) -> str:
         query: dict[str, Any] = {**self._address, "ShardId": shard.id, "ShardIteratorType": where.kind}
-        if where.kind == "AFTER_SEQUENCE_NUMBER":
+        if where.sequence:
             query["StartingSequenceNumber"] = where.sequence
         elif where.kind == "AT_TIMESTAMP":
             query["Timestamp"] = where.at
         try:
             answer = await self._call("GetShardIterator", query)
         except Rejected as error:
-            if where.kind == "AFTER_SEQUENCE_NUMBER" and error.code == "InvalidArgumentException":
+            if where.sequence and error.code == "InvalidArgumentException":
                 raise PositionTrimmed(str(error)) from error  # of a stream that was made anew under its old name
             raise
         return parsed(answer, Begun).shard_iterator

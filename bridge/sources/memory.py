@@ -24,6 +24,7 @@ from bridge.pipeline.batcher import WindowOpens
 from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.verdict import Policy
 from bridge.record import Batch, Page, Record, Span
+from bridge.snapshot import WaitView
 from bridge.sources import Bound, Limits, Surroundings, unlimited
 from bridge.sources.payload import records_event
 
@@ -328,6 +329,9 @@ class MemorySource:
 
     def batch_info(self, partition: str, span: Span) -> dict[str, Any]:  # noqa: ARG002 - a queue has no such documents
         return {}
+
+    def waits(self) -> tuple[WaitView, ...]:
+        return ()
 
     async def backlog(self) -> int | None:
         return len(self.queue.visible)

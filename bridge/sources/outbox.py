@@ -66,9 +66,14 @@ class Outbox(Generic[Entry]):
         self._entries += len(self._pending) - before
         self._pump()
 
+    @property
+    def crowded(self) -> bool:
+        """It holds more than it should."""
+        return self._entries > self._capacity
+
     async def room(self) -> None:
         """Waits while it holds more than it should: who settles faster than the queue answers is slowed down."""
-        while self._entries > self._capacity:
+        while self.crowded:
             await self._movement()
 
     async def flush(self) -> None:

@@ -5,6 +5,7 @@ Decisions only: it is given the time and never waits.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from math import ceil, inf
@@ -12,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from bridge.sources.groups import Groups
+from bridge.sources.groups import Blocked, Groups
 
 MOST_PARKED = 1000
 """Messages kept hidden without being handed out. What comes on top is left alone and comes again by itself."""
@@ -38,6 +39,9 @@ class Receipt(msgspec.Struct, eq=False):
     """When it comes again if it fails: the time it was received with is over then (SQS-25)."""
     last: float
     """It cannot be hidden any longer than that (SQS-82)."""
+    received: float = 0.0
+    delivery: int = 1
+    """Its receive count."""
     group: str = ""
     """Of a FIFO queue only (SQS-62)."""
     sequence: int = 0
@@ -76,6 +80,8 @@ class Receipts:
         """Parked and twins."""
         self._leaving: dict[str, Receipt] = {}
         self._groups = Groups() if fifo else None
+        self._hidden: deque[Receipt] = deque(maxlen=MOST_PARKED)
+        """Failed ones of a queue without groups, which come again by themselves."""
 
     def __repr__(self) -> str:
         return f"<Receipts {len(self._held)} held, {len(self._parked)} parked, {self._groups}>"
@@ -170,6 +176,8 @@ class Receipts:
         if receipt.stale:
             self.drop(receipt)
             return False
+        if self._groups is None:
+            self._hidden.append(receipt)
         extended = receipt.changing or receipt.hidden_until > receipt.returns_at
         # After its last try it does not come back, but the next one of its group comes, maybe by the queue's clock.
         owed_until = receipt.returns_at - self._slack if receipt.exhausted else receipt.returns_at
@@ -230,6 +238,14 @@ class Receipts:
             if receipt in self._parked:
                 self.drop(receipt)
         return due, again
+
+    def hidden(self, now: float) -> list[Receipt]:
+        """The failed messages of a queue without groups that have not come again yet; of many the last ones."""
+        return [receipt for receipt in self._hidden if receipt.returns_at > now]
+
+    def blocked(self, now: float) -> list[Blocked]:
+        """The groups of which something waits."""
+        return self._groups.blocked(now, self._held.values()) if self._groups else []
 
     def free(self, now: float) -> tuple[list[Receipt], float]:
         """The parked messages whose group is not locked any more, in order, and when to look again."""

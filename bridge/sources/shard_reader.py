@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from math import inf
 from typing import Any, NamedTuple
 
@@ -19,7 +20,9 @@ from bridge.faults import PASSING, Backoff
 from bridge.pipeline.progress import Progress
 from bridge.position import Position, Positions
 from bridge.record import Record
-from bridge.sources.shard_lanes import ReadAhead, ShardLane, lane_of
+from bridge.snapshot import Gate
+from bridge.sources.shard_lanes import LARGE_READS, ReadAhead, ShardLane, lane_of
+from bridge.sources.shard_waits import ahead_line
 from bridge.sources.shards import (
     TRIM_HORIZON,
     CursorExpired,
@@ -31,6 +34,7 @@ from bridge.sources.shards import (
     Where,
     end_of,
 )
+from bridge.station import Station, countdown, held
 
 THROTTLE_PAUSE = 1.0
 """Seconds at least after a read that was refused for its rate (KIN-31, DDB-27)."""
@@ -110,6 +114,7 @@ class OpenShard:
         self._committed_at = -inf
         self._pushes = True
         self._backoff = Backoff(0.2, 30.0)
+        self._station = Station("polling", "reads")
         self._failing_since = inf
         self._gap_behind = ""
         """Where it goes on, if that is older than the stream keeps its records."""
@@ -121,6 +126,7 @@ class OpenShard:
 
     async def read(self) -> None:
         """To the shard's end, or until something fails for good, which the lanes then raise."""
+        self._station.bind()
         try:
             while not self.ended:
                 try:
@@ -197,13 +203,18 @@ class OpenShard:
         """What is read shows the world that the mapping has begun: not before all shards have (KIN-24)."""
         self.terms.placed(self.shard)
         if not self.terms.begun.is_set():
-            with anyio.move_on_after(PLACES_WITHIN):
+            with held("opening", "waits for the places of the other shards"), anyio.move_on_after(PLACES_WITHIN):
                 await self.terms.begun.wait()
 
     async def _large_page(self) -> None:
         """How much may be asked for is known when it is its turn."""
-        async with self.terms.ahead.large:
+        large = self.terms.ahead.large
+        with held("turn", f"{LARGE_READS} shards at a time read large pages"):
+            await large.acquire()
+        try:
             await self._page()
+        finally:
+            large.release()
 
     async def _page(self) -> None:
         api = self.terms.api
@@ -249,7 +260,8 @@ class OpenShard:
         """KIN-22, KIN-52: not before there is room for it; KIN-21: nor too soon."""
         while self._is_full():
             self._room = anyio.Event()
-            await self._room.wait()
+            with held("ahead", partial(ahead_line, self.lanes, self._progress, self.terms.ahead)):
+                await self._room.wait()
         wait = self._not_before - anyio.current_time()
         if wait > 0:
             await anyio.sleep(wait)
@@ -341,13 +353,20 @@ class OpenShard:
         self._failing_since = min(self._failing_since, now)
         if now - self._failing_since >= NEWS_AFTER * (10 if throttled else 1):
             self.terms.trouble(self.shard.id, str(fault))
-        await anyio.sleep(self._backoff.next() + (THROTTLE_PAUSE if throttled else 0.0))
+        pause = self._backoff.next() + (THROTTLE_PAUSE if throttled else 0.0)
+        with held("endpoint", countdown(f"{fault}; reads again", now + pause)):
+            await anyio.sleep(pause)
 
     def _well(self) -> None:
         if self._failing_since is not inf:
             self._failing_since = inf
             self._backoff.reset()
             self.terms.trouble(self.shard.id, None)
+
+    @property
+    def gate(self) -> Gate | None:
+        """What holds its reader; none: it reads."""
+        return None if self._station.name == "polling" or self.ended else self._station.gate
 
     # What the lanes do.
 

@@ -15,7 +15,7 @@ from bridge.record import Record
 
 # Positions.
 
-StartingPoint = Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "AFTER_SEQUENCE_NUMBER"]
+StartingPoint = Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"]
 
 
 class Where(NamedTuple):
@@ -23,7 +23,7 @@ class Where(NamedTuple):
 
     kind: StartingPoint
     sequence: str = ""
-    """With AFTER_SEQUENCE_NUMBER."""
+    """With AFTER_SEQUENCE_NUMBER; with AT_SEQUENCE_NUMBER, which is never stored."""
     at: float | None = None
     """Epoch seconds. AT_TIMESTAMP: the place itself. LATEST: the endpoint's time when that was asked for, to which it
     is resolved when it is stored (KIN-30). AFTER_SEQUENCE_NUMBER: when that record arrived, if known."""
@@ -31,7 +31,7 @@ class Where(NamedTuple):
     def __str__(self) -> str:
         if self.kind == "TRIM_HORIZON":
             return self.kind
-        if self.kind == "AFTER_SEQUENCE_NUMBER":
+        if self.sequence:
             return f"{self.kind} {self.sequence}" + (f" {self.at:.3f}" if self.at is not None else "")
         return f"AT_TIMESTAMP {self.at or 0.0:.3f}"
 
@@ -309,6 +309,17 @@ class Lineage:
             and all(parent in done or self._gone(parent, shard) for parent in shard.parents)
             and waited_for.isdisjoint(shard.parents)
         ]
+
+    def held_back(self) -> dict[str, list[str]]:
+        """Shards that wait: for which parents, those that are not finished."""
+        if not self._listed:
+            return {}
+        done = self._finished()
+        return {
+            shard.id: [parent for parent in shard.parents if parent not in done]
+            for shard in self._listed.values()
+            if shard.id not in done and shard.id not in self._reading
+        }
 
     def _gone(self, parent: str, child: Shard) -> bool:
         """It was trimmed. That a child was announced says nothing about a second parent: that may be younger than the

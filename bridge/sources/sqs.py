@@ -22,6 +22,7 @@ from bridge.pipeline.events import MOST_HOPS
 from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.verdict import Policy
 from bridge.record import Batch, Record, Span
+from bridge.snapshot import WaitView
 from bridge.sources import Bound, Limits, Surroundings
 from bridge.sources.payload import records_event
 
@@ -215,6 +216,9 @@ class SqsSource:
 
     def batch_info(self, partition: str, span: Span) -> dict[str, Any]:  # noqa: ARG002 - a queue has no such documents
         return {}
+
+    def waits(self) -> tuple[WaitView, ...]:
+        return self._partition.waits() if self._partition else ()
 
     async def backlog(self) -> int | None:
         """Messages that wait, delayed ones included; those in flight are counted elsewhere."""

@@ -16,10 +16,13 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from bridge.errors import Rejected, RemoteError
 from bridge.faults import PASSING, Backoff, classify
 from bridge.record import Batch, Page, Record
+from bridge.snapshot import WaitView
 from bridge.sources import Surroundings, unlimited
 from bridge.sources.outbox import ENTRIES, Outbox
+from bridge.sources.queue_waits import waits
 from bridge.sources.receipts import Receipt, Receipts
 from bridge.sources.sqs import CALL_TIMEOUT, Queue, record_json
+from bridge.station import countdown, held
 from bridge.telemetry.logs import Once
 
 LONGEST_POLL = 20.0
@@ -163,13 +166,16 @@ class SqsPartition:
                 self._meter.poll_error(error.code)
                 if not isinstance(error, PASSING):
                     raise
+                fault = error
                 self._fails(error, since=min(anyio.current_time(), now + left))
             else:
                 self._goes_on()
                 return answer.get("Messages") or ()
             now = anyio.current_time()
             delay = self._backoff.next()
-            await anyio.sleep(max(0.0, min(delay, patience - now)))
+            pause = max(0.0, min(delay, patience - now))
+            with held("endpoint", countdown(f"{fault}; asks again", now + pause)):
+                await anyio.sleep(pause)
             if now + delay >= patience:
                 return None
             now = anyio.current_time()
@@ -230,6 +236,8 @@ class SqsPartition:
             hidden_until=now + queue.visibility - self._safety,
             returns_at=now + queue.visibility,
             last=now + MOST_HIDDEN,
+            received=now,
+            delivery=deliveries,
         )
         if queue.fifo:
             receipt.group = attributes.get("MessageGroupId", "")
@@ -277,10 +285,16 @@ class SqsPartition:
         self._release([record.receipt for record in unstarted])
         self._stir_parked()
         await cancel_shielded_checkpoint()  # the request goes out before the caller goes on: less latency
-        await self._deletes.room()
+        if self._deletes.crowded:
+            with held("deletes", lambda: f"{len(self._deletes)} deletes are on their way; {OUTBOX} may be"):
+                await self._deletes.room()
 
     async def finish(self) -> None:
         """A queue never ends."""
+
+    def waits(self) -> tuple[WaitView, ...]:
+        """What waits here while runners go on."""
+        return tuple(waits(self.id, self._receipts, self._queue.max_receives, anyio.current_time()))
 
     def _release(self, receipts: Iterable[Receipt]) -> None:
         now = anyio.current_time()

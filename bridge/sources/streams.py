@@ -16,7 +16,7 @@ from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.streams import stream_policy
 from bridge.pipeline.verdict import Policy
 from bridge.record import Batch, Record, Span
-from bridge.snapshot import iso
+from bridge.snapshot import WaitView, iso
 from bridge.sources import Limits, Surroundings
 from bridge.sources.payload import records_event
 from bridge.sources.shards import Lineage, ReadPage, Shard, StreamApi, Where
@@ -36,7 +36,7 @@ ANEW = "the stream was made anew under its old name"
 
 
 class StreamSource:
-    """The source of one mapping of a stream. What is the service's own is in ``_connect`` and in the records."""
+    """The source of one mapping of a stream. What is the service's own is in ``connect`` and in the records."""
 
     data_key: str
     info_key: str
@@ -62,6 +62,8 @@ class StreamSource:
         self._unplaced: set[str] = set()
         """Shards that begin at LATEST, of which it is not known yet where that is."""
         self._ready: deque[ShardLane] = deque()
+        self._waiting: dict[str, float] = {}
+        """Shards that may not be read yet, and ended ones whose children are to come: since when, epoch seconds."""
         self._troubled: dict[str, str] = {}
         self._failure: BridgeError | None = None
         self._tasks: TaskGroup | None = None
@@ -73,8 +75,9 @@ class StreamSource:
     def limits(cls, mapping_source: str) -> Limits:
         raise NotImplementedError
 
-    async def _connect(self) -> StreamApi:
-        """Raises RemoteError: NotFound for a stream that does not exist."""
+    async def connect(self) -> StreamApi:
+        """Its API, for as long as the caller likes; waits out what passes. Raises RemoteError: NotFound for a stream
+        that does not exist."""
         raise NotImplementedError
 
     def view(self, record: Record) -> Any:
@@ -109,7 +112,7 @@ class StreamSource:
 
         self._look, self._more, self._begun = anyio.Event(), anyio.Event(), anyio.Event()
         self._ahead: ReadAhead = ReadAhead()
-        self._api = await self._connect()
+        self._api = await self.connect()
         self.surroundings.meter.retention(self._api.retention)
         await self._begin()
         self._tasks = anyio.create_task_group()
@@ -261,6 +264,8 @@ class StreamSource:
             self._log.info("shard_opened", shard=shard.id, start=str(where))
         self._more.set()
         await self._forget_spent()
+        waiting = (*self._lineage.held_back(), *self._lineage.orphans())
+        self._waiting = {shard: self._waiting.get(shard, time.time()) for shard in waiting}
 
     async def _forget_spent(self) -> None:
         if spent := self._lineage.spent():
@@ -360,6 +365,11 @@ class StreamSource:
 
     def event(self, batch: Batch, extra: Dict[str, bytes]) -> bytes:
         return records_event(batch, extra)
+
+    def waits(self) -> tuple[WaitView, ...]:
+        from bridge.sources.shard_waits import waits
+
+        return tuple(waits(self._lineage, self._waiting, self._open))
 
     async def backlog(self) -> int | None:
         """Streams do not say how many records wait."""

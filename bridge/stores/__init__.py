@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from bridge.attempt import Attempt, Bounds, FailedBatch
 from bridge.errors import StateError
 from bridge.event import Event, Waiting
 from bridge.nearest import did_you_mean
@@ -136,13 +137,47 @@ class Store(Protocol):
         """The UUIDs that have positions -> of how many partitions."""
         ...
 
+    async def add_attempts(self, batches: Sequence[FailedBatch], bounds: Bounds) -> None:
+        """One write: these are kept, and of each record the newest ``bounds.per_record`` attempts. A power cut may undo
+        the last such writes."""
+        ...
+
+    async def trim_attempts(self, bounds: Bounds, now: float) -> None:
+        """Forgets the attempts that are beyond the bounds at ``now``, epoch seconds."""
+        ...
+
+    async def attempts(self, records: Collection[str]) -> dict[str, tuple[Attempt, ...]]:
+        """What is kept about records with these ids, the oldest first; ids of which nothing is known are absent."""
+        ...
+
+    async def last_failed(self, uuid: str, most: int) -> list[FailedBatch]:
+        """The last ``most`` failed invocations of the mapping with this UUID, the newest first; the records of each in
+        any order."""
+        ...
+
+    @classmethod
+    async def glance(cls, url: StateUrl, records: Collection[str]) -> dict[str, tuple[Attempt, ...]]:
+        """``attempts`` of a store that is not opened here, but perhaps by another process. Changes nothing, and gives
+        nothing where there is nothing to be read."""
+        ...
+
 
 def open_store(url: str) -> Store:
     """The store behind a URL, to be entered. Raises StateError when the URL is none."""
     parsed = StateUrl.parse(url)
-    module, _, name = STORES[parsed.scheme].partition(":")
+    return _kind(parsed)(parsed)
+
+
+async def glance(url: str, records: Collection[str]) -> dict[str, tuple[Attempt, ...]]:
+    """``Store.attempts`` of the store behind a URL, without opening it. Raises StateError when the URL is none."""
+    parsed = StateUrl.parse(url)
+    return await _kind(parsed).glance(parsed, records)
+
+
+def _kind(url: StateUrl) -> type[Store]:
+    module, _, name = STORES[url.scheme].partition(":")
     kind: type[Store] = getattr(import_module(module), name)
-    return kind(parsed)
+    return kind
 
 
 def _namespace(query: str, text: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
+from bridge.attempt import Attempt, Bounds, FailedBatch
 from bridge.errors import HoldLost
 from bridge.event import Event, Waiting
 from bridge.position import Move, Position
@@ -26,6 +27,8 @@ class MemoryStore:
         self._events: dict[str, Event] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
         self._positions: dict[tuple[str, str, str], Position] = {}
+        self._failed: list[FailedBatch] = []
+        """By id."""
 
     def __repr__(self) -> str:
         return f"<MemoryStore paused={len(self._paused)} events={len(self._events)}>"
@@ -40,6 +43,7 @@ class MemoryStore:
         self._events.clear()
         self._documents.clear()
         self._positions.clear()
+        self._failed.clear()
 
     async def paused(self) -> frozenset[str]:
         return frozenset(self._paused)
@@ -104,3 +108,44 @@ class MemoryStore:
 
     async def positioned(self) -> dict[str, int]:
         return dict(Counter(mapping for mapping, _, _ in self._positions))
+
+    async def add_attempts(self, batches: Sequence[FailedBatch], bounds: Bounds) -> None:
+        known = {it.id for it in self._failed}
+        self._failed = sorted([*self._failed, *(it for it in batches if it.id not in known)], key=lambda it: it.id)
+        self._limit(lambda _, record: record, bounds.per_record)
+
+    async def trim_attempts(self, bounds: Bounds, now: float) -> None:
+        self._failed = [it for it in self._failed if it.id >= (now - bounds.age) * 1e9]
+        self._limit(lambda batch, _: batch.uuid, bounds.per_mapping)
+        self._limit(lambda *_: "", bounds.total)
+        self._failed = [it for it in self._failed if it.records]
+
+    def _limit(self, group: Callable[[FailedBatch, str], str], most: int) -> None:
+        """Keeps the newest attempts of each group."""
+        seen: Counter[str] = Counter()
+        for place in reversed(range(len(self._failed))):
+            batch = self._failed[place]
+            kept: list[tuple[str, int]] = []
+            for record in batch.records:
+                name = group(batch, record[0])
+                seen[name] += 1
+                if seen[name] <= most:
+                    kept.append(record)
+            self._failed[place] = msgspec.structs.replace(batch, records=tuple(kept))
+
+    async def attempts(self, records: Collection[str]) -> dict[str, tuple[Attempt, ...]]:
+        wanted = set(records)
+        found: dict[str, tuple[Attempt, ...]] = {}
+        for batch in self._failed:
+            if any(record in wanted for record, _ in batch.records):
+                for attempt in batch.attempts():
+                    if attempt.record in wanted:
+                        found[attempt.record] = (*found.get(attempt.record, ()), attempt)
+        return found
+
+    async def last_failed(self, uuid: str, most: int) -> list[FailedBatch]:
+        return [it for it in reversed(self._failed) if it.uuid == uuid][:most]
+
+    @classmethod
+    async def glance(cls, url: StateUrl, records: Collection[str]) -> dict[str, tuple[Attempt, ...]]:  # noqa: ARG003
+        return {}  # it is nowhere but in its process

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -19,10 +19,11 @@ from typing import Any, Literal, Self, TypeVar
 import anyio
 import anyio.to_thread
 
+from bridge.attempt import Attempt, Bounds, FailedBatch
 from bridge.errors import HoldLost, StateError
 from bridge.event import Event, Waiting
 from bridge.position import Move, Position
-from bridge.stores import StateUrl
+from bridge.stores import StateUrl, sqlite_attempts
 
 APPLICATION_ID = 0x62726467  # "brdg"
 PATIENCE = 10.0
@@ -77,6 +78,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (namespace, mapping, source, partition)
         )""",
     ),
+    sqlite_attempts.MIGRATION,
 )
 """What leads from each version of the schema to the next. ``PRAGMA user_version`` says how many a file has seen."""
 
@@ -195,6 +197,29 @@ class SqliteStore:
 
     async def positioned(self) -> dict[str, int]:
         return dict(await self._execute(_POSITIONED, self._namespace))
+
+    async def add_attempts(self, batches: Sequence[FailedBatch], bounds: Bounds) -> None:
+        statements = sqlite_attempts.written(self._namespace, batches, bounds)
+        file = self._opened()
+        await self._threaded(lambda: file.change(statements, flushing="NORMAL"))
+
+    async def trim_attempts(self, bounds: Bounds, now: float) -> None:
+        statements = sqlite_attempts.trimmed(self._namespace, bounds, now)
+        file = self._opened()
+        await self._threaded(lambda: file.change(statements, flushing="NORMAL"))
+
+    async def attempts(self, records: Collection[str]) -> dict[str, tuple[Attempt, ...]]:
+        rows = await self._execute(sqlite_attempts.ATTEMPTS, self._namespace, sqlite_attempts.wanted(records))
+        return sqlite_attempts.by_record(rows)
+
+    async def last_failed(self, uuid: str, most: int) -> list[FailedBatch]:
+        return [
+            sqlite_attempts.batch(row) for row in await self._execute(sqlite_attempts.LAST, self._namespace, uuid, most)
+        ]
+
+    @classmethod
+    async def glance(cls, url: StateUrl, records: Collection[str]) -> dict[str, tuple[Attempt, ...]]:
+        return await anyio.to_thread.run_sync(sqlite_attempts.glance, url.path, url.namespace, records)
 
     async def _execute(self, statement: str, *values: Value) -> list[tuple[Any, ...]]:
         file = self._opened()

@@ -65,6 +65,11 @@ class Metrics:
             registry=self.registry,
             buckets=SECONDS,
         )
+        self.ledger_lost = Counter(
+            "bridge_ledger_lost_total",
+            "Failed attempts that are not in the failure ledger, since it could not be written.",
+            registry=self.registry,
+        )
         build = Gauge("bridge_build_info", "Always 1; the version is a label.", ["version"], registry=self.registry)
         build.labels(__version__).set(1)
         ProcessCollector(registry=self.registry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping as Dict
+from collections.abc import Collection, Iterator, Mapping as Dict
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import msgspec
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from bridge.admin.server import AdminServer
+from bridge.attempt import Attempt, FailedBatch
 from bridge.errors import BridgeError
 from bridge.snapshot import Failure, Forgotten, FunctionView, Gate, MappingView, RunnerView, Snapshot
 from bridge.telemetry.metrics import Metrics
@@ -50,6 +51,20 @@ ORDERS = view(
     failed=2,
 )
 CLICKS = view("clicks")
+FAILED = FailedBatch(
+    id=int((STARTED + 50) * 1e9),
+    uuid=UUIDS["orders"],
+    mapping="orders",
+    partition="orders",
+    at=STARTED + 50,
+    request_id="5f0c6e2a-0000-4000-8000-00000000000a",
+    outcome="function",
+    error_type="ValueError",
+    message="no such order",
+    duration=0.25,
+    log_tail="START RequestId: 5f0c\nlooking for order 7\nEND RequestId: 5f0c\n",
+    records=(("m-7", 2), ("m-8", 1)),
+)
 WORKER = FunctionView(
     name="worker",
     arn="arn:aws:lambda:eu-west-1:123456789012:function:worker",
@@ -106,6 +121,17 @@ class ScriptedControl:
         if self.failure is not None:
             raise self.failure
         return Forgotten(name=name, uuid=UUIDS["clicks"], partitions=3)
+
+    async def attempts(self, records: Collection[str]) -> dict[str, tuple[Attempt, ...]]:
+        self.asked.append(("attempts", *records))
+        if self.failure is not None:
+            raise self.failure
+        return {it.record: (it,) for it in FAILED.attempts() if it.record in records}
+
+    async def last_failed(self, name: str, most: int) -> tuple[FailedBatch, ...]:
+        self.asked.append(("last_failed", name, most))
+        self._changed(name)
+        return (FAILED,) if name in ("orders", ORDERS.uuid) else ()
 
     async def backlog(self, name: str) -> int | None:
         self.asked.append(("backlog", name))

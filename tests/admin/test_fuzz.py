@@ -15,19 +15,19 @@ from tests.admin.control import CLICKS, ORDERS, ScriptedControl, served
 
 ASCII = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20)
 PATHS = st.one_of(
-    st.sampled_from(["/metrics", "/healthz", "/readyz", "/scale", "/state", "/"]),
+    st.sampled_from(["/metrics", "/healthz", "/readyz", "/scale", "/state", "/", "/attempts"]),
     st.builds(
         "/{}/{}/{}".format,
         st.sampled_from(["mappings", "functions", ""]),
         st.text(max_size=20).map(lambda text: quote(text, safe="")),
-        st.sampled_from(["pause", "resume", "forget", ""]),
+        st.sampled_from(["pause", "resume", "forget", "attempts", ""]),
     ),
 )
 HEADER_NAMES = ["Origin", "Authorization", "Forwarded", "Content-Type", "Accept", "Host", "If-None-Match"]
 TELLING = ["http://evil.example", "Bearer x", "application/json", "null", "127.0.0.1", "[::1", "localhost"]
 HEADERS = st.dictionaries(st.sampled_from(HEADER_NAMES), ASCII | st.sampled_from(TELLING), max_size=3)
 BODIES = st.binary(max_size=40) | st.sampled_from(
-    [b"{}", b'{"wait": 5}', b'{"wait": false}', b"[" * 4000, b"\xff", b'{"\xff": 1}']
+    [b"{}", b'{"wait": 5}', b'{"wait": false}', b'{"records": ["m-7"]}', b"[" * 4000, b"\xff", b'{"\xff": 1}']
 )
 
 

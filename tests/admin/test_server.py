@@ -18,10 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from bridge import listening
 from bridge.admin import server as server_module
 from bridge.admin.server import MOST_BODY, MOST_CONNECTIONS, AdminServer
+from bridge.attempt import Attempt, FailedBatch
 from bridge.errors import Draining, StateError, UsageError
 from bridge.snapshot import Gate, Snapshot
 from bridge.telemetry.metrics import Metrics
-from tests.admin.control import CLICKS, ORDERS, STARTED, ScriptedControl, view
+from tests.admin.control import CLICKS, FAILED, ORDERS, STARTED, ScriptedControl, view
 
 pytestmark = pytest.mark.anyio
 TOKEN = "s3cret"
@@ -167,6 +168,8 @@ class TestPages:
             "POST /mappings/{name}/pause",
             "POST /mappings/{name}/resume",
             "POST /mappings/{name}/forget",
+            "POST /mappings/{name}/attempts",
+            "POST /attempts",
         ]
 
     async def test_a_change_is_no_get(self, client: aiohttp.ClientSession, control: ScriptedControl) -> None:
@@ -284,6 +287,62 @@ class TestChanges:
             assert status == 403
             assert "admin.token" in answer["error"]
         assert control.asked == []
+
+
+class TestLedger:
+    async def test_attempts_by_record(self, client: aiohttp.ClientSession, control: ScriptedControl) -> None:
+        status, answer = await post(client, "/attempts", json={"records": ["m-7", "unknown"]})
+        assert status == 200
+        assert msgspec.convert(answer, dict[str, list[Attempt]]) == {"m-7": [next(FAILED.attempts())]}
+        assert control.asked == [("attempts", "m-7", "unknown")]
+
+    async def test_the_last_ones_of_a_mapping(self, client: aiohttp.ClientSession, control: ScriptedControl) -> None:
+        status, answer = await post(client, f"/mappings/{ORDERS.uuid}/attempts", json={"most": 3})
+        assert status == 200
+        assert msgspec.convert(answer, list[FailedBatch]) == [FAILED]
+        assert await post(client, "/mappings/clicks/attempts") == (200, [])
+        assert control.asked == [("last_failed", ORDERS.uuid, 3), ("last_failed", "clicks", 10)]
+        assert (await post(client, "/mappings/clikcs/attempts"))[0] == 404
+
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            ("/attempts", {}),
+            ("/attempts", {"records": ["x"] * 1001}),
+            ("/attempts", {"records": "m-7"}),
+            ("/mappings/orders/attempts", {"most": 0}),
+            ("/mappings/orders/attempts", {"most": 101}),
+        ],
+    )
+    async def test_questions_are_bounded(self, client: aiohttp.ClientSession, path: str, body: Any) -> None:
+        assert (await post(client, path, json=body))[0] == 400
+
+    async def test_a_store_that_cannot_be_read_is_said(
+        self, client: aiohttp.ClientSession, control: ScriptedControl
+    ) -> None:
+        control.failure = StateError("state file /x: is damaged")
+        assert await post(client, "/attempts", json={"records": []}) == (507, {"error": "state file /x: is damaged"})
+
+    @pytest.mark.parametrize("path", ["/attempts", "/mappings/orders/attempts"])
+    @pytest.mark.parametrize(
+        ("headers", "expected"),
+        [
+            ({"Authorization": f"Bearer {TOKEN}", "Host": "bridge.example"}, 200),
+            ({"Authorization": "Bearer wrong"}, 401),
+            ({"X-Forwarded-For": "203.0.113.7"}, 401),
+            ({"Host": "evil.example"}, 403),
+            ({"Origin": "https://evil.example"}, 403),
+        ],
+    )
+    async def test_logs_of_handlers_are_not_for_everybody(
+        self, client: aiohttp.ClientSession, path: str, headers: dict[str, str], expected: int
+    ) -> None:
+        body = {"records": ["m-7"]} if path == "/attempts" else {}
+        async with client.post(path, headers=headers, json=body) as answer:
+            assert answer.status == expected
+            assert ("looking for order 7" in await answer.text()) == (expected == 200)
+        async with client.get(path) as answer:
+            assert answer.status == 405
 
 
 async def talk(server: AdminServer, *parts: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

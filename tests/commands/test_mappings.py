@@ -18,7 +18,7 @@ import pytest
 from bridge.commands import main
 from bridge.errors import Draining, StateError, UsageError
 from bridge.snapshot import Gate
-from tests.admin.control import CLICKS, ORDERS, STARTED, ScriptedControl, served, view
+from tests.admin.control import CLICKS, FAILED, ORDERS, STARTED, ScriptedControl, served, view
 
 TOKEN = "s3cret"
 
@@ -104,10 +104,19 @@ class TestShown:
             "    orders, 0 records: polling for 10.0 s, since 2023-11-14T22:14:50.000Z",
             "  failures",
             "    2023-11-14T22:14:10.000Z ValueError: no such order (request 5f0c6e2a-0000-4000-8000-00000000000a)",
+            "  attempts",
+            f"    2023-11-14T22:14:10.000Z function ValueError: no such order (0.25 s, request {FAILED.request_id})",
+            "      m-7 attempt 2, m-8 attempt 1",
+            "      | looking for order 7",
             "  filtered   m-1, m-2",
         ]
         assert clicks.splitlines()[4] == "  gate       none"
-        assert clicks.splitlines()[-3:] == ["  partitions none runs", "  failures   none", "  filtered   none"]
+        assert clicks.splitlines()[-4:] == [
+            "  partitions none runs",
+            "  failures   none",
+            "  attempts   none",
+            "  filtered   none",
+        ]
 
     def test_why_for_programs(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["mappings", "show", "orders", "--why", "--json"]) == 0
@@ -115,6 +124,21 @@ class TestShown:
         assert [runner["gate"]["name"] for runner in shown["runners"]] == ["window", "polling"]
         assert shown["failures"][0]["what"] == "ValueError"
         assert shown["filtered_ids"] == ["m-1", "m-2"]
+        (attempt,) = shown["attempts"]
+        assert attempt["records"] == [{"id": "m-7", "attempt": 2}, {"id": "m-8", "attempt": 1}]
+        assert (attempt["outcome"], attempt["error_type"], attempt["at"]) == (
+            "function", "ValueError", "2023-11-14T22:14:10.000Z",
+        )  # fmt: skip
+        assert "looking for order 7" in attempt["log_tail"]
+
+    def test_who_may_not_see_logs_of_handlers_sees_the_rest(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["mappings", "show", "orders", "--why", "--token", "wrong"]) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert "  attempts   not shown: the token is wrong; give it with --token or BRIDGE_ADMIN_TOKEN" in out
+        assert "  partitions" in out
+        assert main(["mappings", "show", "orders", "--why", "--json", "--token", "wrong"]) == 0
+        [shown] = json.loads(capsys.readouterr().out)
+        assert shown["attempts"] is None
 
     def test_long_times_are_readable(self, control: ScriptedControl, capsys: pytest.CaptureFixture[str]) -> None:
         for lag, shown in ((59.94, "59.9 s"), (90, "1.5 min"), (7200, "2.0 h"), (216000, "2.5 d"), (-1, "0.0 s")):

@@ -8,10 +8,11 @@ import anyio
 import msgspec
 import pytest
 
+from bridge.attempt import Bounds, FailedBatch
 from bridge.errors import HoldLost
 from bridge.event import Event, Waiting
 from bridge.position import Move, Position
-from bridge.stores import open_store
+from bridge.stores import glance, open_store
 
 A, B = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
 
@@ -23,6 +24,18 @@ OTHER = "arn:aws:kinesis:eu-west-1:123456789012:stream/views"
 def move(partition: str, position: str | None, *, mapping: str = A, source: str = STREAM, **options: Any) -> Move:
     at = None if position is None else Position(position=position, **options)
     return Move(mapping, source, partition, at)
+
+
+def failed(number: int, *records: str, uuid: str = A, **options: Any) -> FailedBatch:
+    """The invocation that failed in second ``number``."""
+    known: dict[str, Any] = {"mapping": "orders", "partition": "q", "request_id": f"request-{number}"}
+    return FailedBatch(
+        id=number * 10**9,
+        uuid=uuid,
+        at=float(number),
+        records=tuple((record, number) for record in records),
+        **{"outcome": "function", **known, **options},
+    )
 
 
 def event(request_id: str = A, **options: Any) -> Event:
@@ -238,3 +251,86 @@ class StoreContract:
             await store.move_positions([move("s", "1")])
         async with open_store(url) as store:
             assert await store.positions(A, STREAM) == ({"s": Position(position="1")} if self.durable else {})
+
+    # Failed attempts.
+
+    async def test_nothing_is_known_of_records_that_never_failed(self, url: str) -> None:
+        async with open_store(url) as store:
+            assert await store.attempts(["m-1"]) == {}
+            assert await store.last_failed(A, 10) == []
+            await store.trim_attempts(Bounds(), 0.0)
+
+    async def test_an_attempt_is_kept_as_it_was(self, url: str) -> None:
+        batch = failed(
+            7, "m-1", "49590338271490256608559692538361571095921575989136588898", outcome="timeout",
+            error_type="Sandbox.Timedout", message="grüße\n'; --", duration=3.25, log_tail="START\nlast words\0\n",
+        )  # fmt: skip
+        async with open_store(url) as store:
+            await store.add_attempts([batch], Bounds())
+            found = await store.attempts(["m-1", "unknown"])
+            assert found == {"m-1": tuple(it for it in batch.attempts() if it.record == "m-1")}
+            assert found["m-1"][0].number == 7
+            (kept,) = await store.last_failed(A, 10)
+            assert msgspec.structs.replace(kept, records=()) == msgspec.structs.replace(batch, records=())
+            assert set(kept.records) == set(batch.records)
+
+    async def test_attempts_come_in_their_order(self, url: str) -> None:
+        async with open_store(url) as store:
+            await store.add_attempts([failed(2, "m-1", "m-2"), failed(1, "m-1")], Bounds())
+            await store.add_attempts([failed(3, "m-2", uuid=B)], Bounds())
+            found = await store.attempts(["m-1", "m-2"])
+            assert {record: [it.number for it in attempts] for record, attempts in found.items()} == {
+                "m-1": [1, 2],
+                "m-2": [2, 3],
+            }
+            assert [it.id for it in await store.last_failed(A, 1)] == [2 * 10**9]
+            assert [it.id for it in await store.last_failed(A, 5)] == [2 * 10**9, 10**9]
+            assert [it.records for it in await store.last_failed(B, 5)] == [(("m-2", 3),)]
+
+    async def test_what_is_written_twice_is_kept_once(self, url: str) -> None:
+        async with open_store(url) as store:
+            await store.add_attempts([failed(1, "m-1")], Bounds())
+            await store.add_attempts([failed(1, "m-1"), failed(2, "m-1")], Bounds())
+            assert [it.number for it in (await store.attempts(["m-1"]))["m-1"]] == [1, 2]
+
+    async def test_of_a_record_the_newest_attempts_are_kept(self, url: str) -> None:
+        async with open_store(url) as store:
+            for number in range(1, 6):
+                await store.add_attempts([failed(number, "m-1"), failed(number + 10, "m-2")], Bounds(per_record=2))
+            found = await store.attempts(["m-1", "m-2"])
+            assert [it.number for it in found["m-1"]] == [4, 5]
+            assert [it.number for it in found["m-2"]] == [14, 15]
+
+    async def test_old_attempts_are_forgotten(self, url: str) -> None:
+        async with open_store(url) as store:
+            await store.add_attempts([failed(100, "m-1"), failed(200, "m-1"), failed(150, "m-2")], Bounds())
+            await store.trim_attempts(Bounds(age=50), 201.0)
+            assert [it.number for it in (await store.attempts(["m-1", "m-2"]))["m-1"]] == [200]
+            assert [it.id for it in await store.last_failed(A, 10)] == [200 * 10**9]
+
+    async def test_of_a_mapping_and_in_total_the_newest_are_kept(self, url: str) -> None:
+        async with open_store(url) as store:
+            mine = [failed(number, f"m-{number}") for number in range(1, 6)]
+            theirs = [failed(number, f"n-{number}", uuid=B) for number in range(6, 8)]
+            await store.add_attempts([*mine, *theirs], Bounds())
+            await store.trim_attempts(Bounds(per_mapping=3), 10.0)
+            assert [it.id // 10**9 for it in await store.last_failed(A, 10)] == [5, 4, 3]
+            assert [it.id // 10**9 for it in await store.last_failed(B, 10)] == [7, 6]
+            await store.trim_attempts(Bounds(total=3), 10.0)
+            assert [it.id // 10**9 for it in await store.last_failed(A, 10)] == [5]
+            assert set(await store.attempts([f"m-{number}" for number in range(6)])) == {"m-5"}
+
+    async def test_attempts_survive_exactly_where_that_is_promised(self, url: str) -> None:
+        async with open_store(url) as store:
+            await store.add_attempts([failed(1, "m-1")], Bounds())
+        async with open_store(url) as store:
+            assert set(await store.attempts(["m-1"])) == ({"m-1"} if self.durable else set())
+
+    async def test_a_glance_sees_what_others_have_written(self, url: str) -> None:
+        expected = {"m-1"} if self.durable else set()
+        assert await glance(url, ["m-1"]) == {}
+        async with open_store(url) as store:
+            assert await glance(url, ["m-1"]) == {}
+            await store.add_attempts([failed(1, "m-1")], Bounds())
+            assert set(await glance(url, ["m-1", "m-2"])) == expected
+        assert set(await glance(url, ["m-1", "m-2"])) == expected

@@ -119,6 +119,11 @@ class FaultySqs:
     def arn(self) -> str:
         return f"arn:aws:sqs:{REGION}:{ACCOUNT}:{self.name}"
 
+    @property
+    def operations(self) -> Dict[str, Any]:
+        """What it understands: name -> method."""
+        return OPERATIONS
+
     # What a test does and sees.
 
     def send(self, body: str, group: str | None = None, **members: Any) -> str:
@@ -220,7 +225,7 @@ class FaultySqs:
             raise Refused(codes.pop(0))
         if not self.there:
             raise Refused("AWS.SimpleQueueService.NonExistentQueue")
-        answer = await OPERATIONS[operation](self, params)
+        answer: dict[str, Any] = await self.operations[operation](self, params)
         self._notify()
         await anyio.sleep(self.latency)
         if self._cuts.get(operation):

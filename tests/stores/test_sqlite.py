@@ -275,7 +275,7 @@ from bridge.stores import open_store
 async def main():
     async with open_store(sys.argv[1]) as store:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))   # no file may grow further
+        resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, hard))   # no file may grow further
         kept = 0
         while True:
             try:

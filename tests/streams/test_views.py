@@ -61,7 +61,7 @@ async def test_what_blocks_a_shard_is_shown_everywhere() -> None:
         }  # fmt: skip
         page = pages(seen, seen.mappings, why=True)
         assert f"blocked for {seen.at - runner.blocked.since:.1f} s by {line}" in page
-        (row,) = json.loads(as_json(seen.mappings, why=True))
+        (row,) = json.loads(as_json(seen, seen.mappings, why=True))
         told = dict(answer["blocked"][NAME][0])
         del told["partition"]
         assert row["runners"][0]["blocked"] == told

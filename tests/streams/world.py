@@ -33,6 +33,7 @@ from bridge.flow import Buffer
 from bridge.function import Function
 from bridge.invocation import Failed, Invocation, Outcome, Succeeded
 from bridge.invoker import Invoker
+from bridge.ledger import Ledger
 from bridge.mapping import Mapping, SourceArn, StreamOptions
 from bridge.position import Move, Position
 from bridge.snapshot import MappingView
@@ -225,7 +226,13 @@ class Daemon:
         self._checkpoints = Checkpoints(store, world.metrics.checkpoint_seconds.observe)
         delivery = Delivery(aws, lambda name: world.function, _accept_nothing, lambda name: invoker.meter)
         self.supervisor = Supervisor(
-            aws, world.metrics, self.buffer, world.pauses, delivery=delivery, checkpoints=self._checkpoints
+            aws,
+            world.metrics,
+            self.buffer,
+            world.pauses,
+            delivery=delivery,
+            checkpoints=self._checkpoints,
+            ledger=world.kept,
         )
 
     async def run(self) -> None:
@@ -371,6 +378,8 @@ class StreamWorld:
         """Sequence number -> name."""
         self.mappings = [mapping(source or self.stream.arn, **options)]
         self.daemon: Daemon | None = None
+        self.kept: Ledger | None = None
+        """Given by tests that look into it."""
         self._tasks = tasks
 
     # What a test does.

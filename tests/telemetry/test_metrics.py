@@ -28,6 +28,7 @@ OURS = {
     "bridge_esm_unready_seconds",
     "bridge_log_lines_dropped_total",
     "bridge_state_errors_total",
+    "bridge_ledger_lost_total",
 }
 LABELS = {"mapping": "orders", "source": "sqs", "function": "worker"}
 
