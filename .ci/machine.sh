@@ -9,6 +9,8 @@ need() { command -v "$1" >/dev/null || missing+=("$2"); }
 [ -x /usr/bin/aws ] || missing+=(awscli) # version 2: another aws on the path may be the first version
 need cc gcc
 need c++ g++
+need chromedriver chromium-driver
+need chromium chromium
 need cmake cmake
 need java openjdk-17-jre-headless
 need curl curl
@@ -19,6 +21,8 @@ need npm npm
 need promtool prometheus
 need systemd-analyze systemd
 need taskset util-linux
+need tmux tmux
+[ -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf ] || missing+=(fonts-dejavu-core) # a browser without any font draws nothing
 if [ "${BRIDGE_CI_CONTAINER:-1}" != 0 ]; then
   need buildah buildah
   need newuidmap uidmap

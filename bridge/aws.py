@@ -136,6 +136,10 @@ class Aws:
         """What is in force: one entry per client made so far."""
         return tuple(api.place for api in self._apis.values() if api.opened)
 
+    def place(self, service: str, settings: AwsSettings, region: str | None = None) -> Place:
+        """What is in force for the client that ``api`` gives for the same; what is configured before its first call."""
+        return self._api(service, settings, region).place
+
     def _api(self, service: str, settings: AwsSettings, region: str | None) -> ServiceApi:
         region = region or settings.region
         endpoint = settings.endpoint_urls.get(service) or settings.endpoint_url

@@ -31,6 +31,7 @@ from bridge.leash import Leash
 from bridge.ledger import Ledger
 from bridge.mapping import Mapping
 from bridge.notify import Notifier
+from bridge.replay.desk import DaemonDesk
 from bridge.settings import Settings
 from bridge.signals import catch
 from bridge.snapshot import Forgotten, FunctionView, MappingView, Snapshot
@@ -213,6 +214,7 @@ class Daemon:
                         self.settings.admin_host,
                         self.settings.admin_port or 0,
                         self.settings.admin_token,
+                        DaemonDesk(self),
                     )
                 )
             self._stage = await stack.enter_async_context(self._make_stage(self._leash))
@@ -285,6 +287,8 @@ class Daemon:
         log.info("draining", grace=self.settings.shutdown_grace)
         with anyio.move_on_after(self.settings.shutdown_grace) as grace:
             async with anyio.create_task_group() as tasks:
+                if self.admin:
+                    tasks.start_soon(self.admin.drain, name="replays")
                 if self.api:
                     tasks.start_soon(self.api.drain, name="api")
                 tasks.start_soon(self.supervisor.drain, name="mappings")

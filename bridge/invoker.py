@@ -14,7 +14,7 @@ import structlog
 from bridge.executors import Executor
 from bridge.function import Function
 from bridge.invocation import Failed, Invocation, Outcome, Succeeded
-from bridge.snapshot import FunctionView
+from bridge.snapshot import FunctionView, Ran
 
 if TYPE_CHECKING:
     from bridge.telemetry.metrics import FunctionMeter
@@ -23,6 +23,9 @@ log = structlog.get_logger()
 
 OVERTIME = 45.0
 """Seconds beyond the function's timeout for an executor to start code (twice the init limit) and to kill it."""
+
+REMEMBERED = 60
+"""Invocations whose durations are shown."""
 
 RATE_EXCEEDED = b'{"errorType":"TooManyRequestsException","errorMessage":"Rate Exceeded."}'
 """INV-11."""
@@ -52,6 +55,8 @@ class Invoker:
         self.busy = 0
         self.invocations = 0
         self.errors = 0
+        self.recent: deque[Ran] = deque(maxlen=REMEMBERED)
+        """The last invocations that ran."""
 
     def __repr__(self) -> str:
         return f"<Invoker {self.function.name}: {self.busy} of {self.limit} busy, {self.waiting} waiting>"
@@ -136,15 +141,18 @@ class Invoker:
             invocations=self.invocations,
             errors=self.errors,
             waits=environments.waits,
+            recent=tuple(self.recent),
         )
 
     def _count(self, outcome: Outcome) -> None:
         if isinstance(outcome, Succeeded):
             self.invocations += 1
+            self.recent.append(Ran(round(outcome.duration, 4), ok=True))
             self._meter.invocation("success", "", outcome.duration)
         elif outcome.ran:
             self.invocations += 1
             self.errors += 1
+            self.recent.append(Ran(round(outcome.duration, 4), ok=False))
             self._meter.invocation("function_error", ERROR_TYPES[outcome.kind], outcome.duration)
         else:
             self._meter.throttled()

@@ -123,6 +123,13 @@ class MappingView(msgspec.Struct, frozen=True, kw_only=True):
     """LastProcessingResult (KIN-3, KIN-5)."""
 
 
+class Ran(msgspec.Struct, frozen=True, array_like=True):
+    """One invocation that is over: its seconds, and whether it succeeded."""
+
+    seconds: float
+    ok: bool
+
+
 class FunctionView(msgspec.Struct, frozen=True, kw_only=True):
     """One function. ``waiting``: batches that have no slot yet, by mapping."""
 
@@ -139,6 +146,8 @@ class FunctionView(msgspec.Struct, frozen=True, kw_only=True):
     """Asynchronous events that are accepted and not finished."""
     waits: tuple[WaitView, ...] = ()
     """What is being made ready."""
+    recent: tuple[Ran, ...] = ()
+    """The last invocations that ran, the newest last."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

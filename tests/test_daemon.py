@@ -173,6 +173,18 @@ async def test_it_works_and_stops_in_order(place: Place) -> None:
         await act.get("/healthz")
 
 
+async def test_who_watches_is_told_of_the_end_and_does_not_hold_it_up(place: Place) -> None:
+    said = bytearray()
+    async with aiohttp.ClientSession(read_bufsize=1 << 20) as client:
+        async with running(place) as act:
+            assert act.daemon.admin is not None
+            answer = await client.get(f"http://127.0.0.1:{act.daemon.admin.port}/events")
+            said += await answer.content.readuntil(b"event: state")
+        with anyio.fail_after(10):
+            said += await answer.content.read()
+    assert said.endswith(b"event: end\ndata: {}\n\n")
+
+
 async def test_a_crash_in_one_mapping_is_not_the_daemons(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a source raises, its mapping is started again, and the admin pages say why."""
     place.queue.refuse("GetQueueAttributes", "InvalidParameterValue")

@@ -34,7 +34,7 @@ def test_the_span_that_a_header_names() -> None:
     "header",
     [
         "",
-        new_trace(0),
+        pytest.param(new_trace(0), id="new"),
         ROOT.replace("Parent", "Parents"),
         ROOT.replace("53995c3f42cd8ad8", "0" * 16),
         ROOT.replace("1-5759", "2-5759"),

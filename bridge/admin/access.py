@@ -30,6 +30,8 @@ class Access:
         """None: the request may go on. ``headers`` must ignore case."""
         if (origin := headers.get("Origin")) is not None and not _same_site(origin, headers):
             return Refusal(403, f"a page of {origin[:100]} may not change anything here")
+        if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            return Refusal(403, "a page of another site may not change anything here")
         given = headers.get("Authorization")
         if given is not None and self._token:
             return None if self._is_token(given) else Refusal(401, "the token is wrong")

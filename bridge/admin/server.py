@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -16,12 +16,18 @@ from bridge import __version__
 from bridge.admin import views
 from bridge.admin.access import Access
 from bridge.admin.backlogs import Backlogs
+from bridge.admin.feed import Feed
+from bridge.admin.letters import Desk, Letters
+from bridge.admin.page import dashboard
 from bridge.errors import BridgeError, StateError, UsageError
 from bridge.listening import HttpListener
 from bridge.nearest import did_you_mean
 from bridge.snapshot import Control
 from bridge.telemetry.logs import Once
 from bridge.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -40,6 +46,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
+"""Those of an error that say what to do about it."""
 
 
 class PauseRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -78,13 +86,26 @@ class AdminServer:
     one, see ``port``).
     """
 
-    def __init__(self, control: Control, metrics: Metrics, host: str, port: int, token: str | None = None) -> None:
+    def __init__(
+        self,
+        control: Control,
+        metrics: Metrics,
+        host: str,
+        port: int,
+        token: str | None = None,
+        desk: Desk | None = None,
+    ) -> None:
         self._control = control
         self._metrics = metrics
         self._access = Access(host, token or "")
         self._backlogs = Backlogs(control)
+        self._page = dashboard()
+        self._feed = Feed(control)
+        self._tasks: TaskGroup | None = None
         self._denied = Once(log)
         self._rendering = anyio.Lock()
+        self._desk = desk
+        self._letters: Letters | None = None
         self._listener = HttpListener(self._app(), "admin.listen", host, port, connections=MOST_CONNECTIONS)
 
     def __repr__(self) -> str:
@@ -102,25 +123,39 @@ class AdminServer:
 
     async def __aenter__(self) -> Self:
         await self.start()
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._feed.run, name="dashboard")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> bool | None:
         with anyio.CancelScope(shield=True):
             await self.stop()
+        assert self._tasks is not None  # noqa: S101 - it was entered
+        self._tasks.cancel_scope.cancel()
+        return await self._tasks.__aexit__(kind, error, trace)
 
     async def start(self) -> None:
         """Listens. Raises UsageError."""
         await self._listener.start()
 
+    async def drain(self) -> None:
+        """Replays that were started here end early; returns when they have."""
+        if self._letters:
+            await self._letters.drain()
+
     async def stop(self) -> None:
         """Closes, in bounded time."""
+        self._feed.close()
         await self._listener.stop()
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[self._in_json], client_max_size=MOST_BODY)
         app.on_response_prepare.append(_add_headers)
+        app.router.add_get("/", self._show_page)
+        app.router.add_get("/events", self._feed.serve)
         app.router.add_get("/metrics", self._show_metrics)
         app.router.add_get("/healthz", self._show_health)
         app.router.add_get("/readyz", self._show_readiness)
@@ -131,9 +166,15 @@ class AdminServer:
         app.router.add_post("/mappings/{name}/forget", self._forget)
         app.router.add_post("/mappings/{name}/attempts", self._show_failed)
         app.router.add_post("/attempts", self._show_attempts)
+        if self._desk:
+            self._letters = Letters(self._desk, self._checked)
+            self._letters.add_routes(app.router)
         return app
 
     # What anybody may see.
+
+    async def _show_page(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._page.body, headers=self._page.headers)
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
         self._metrics.show(self._control.snapshot())
@@ -222,7 +263,7 @@ class AdminServer:
             answer: dict[str, Any] = {"error": error.text or error.reason}
             if isinstance(request.match_info.http_exception, web.HTTPNotFound):
                 answer = {"error": f"nothing is at {request.path[:200]}", "paths": _paths(request.app)}
-            headers = {name: error.headers[name] for name in ("Allow", "WWW-Authenticate") if name in error.headers}
+            headers = {name: error.headers[name] for name in KEPT_HEADERS if name in error.headers}
             return _json(answer, status=error.status, headers=headers)
 
 
@@ -233,7 +274,10 @@ def _json(answer: Any, *, status: int = 200, headers: dict[str, str] | None = No
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    policy = response.headers.get("Content-Security-Policy")  # a page has one of its own
     response.headers.update(HEADERS)
+    if policy:
+        response.headers["Content-Security-Policy"] = policy
 
 
 def _paths(app: web.Application) -> list[str]:

@@ -26,13 +26,14 @@ COMMANDS = {
     "invoke": ("bridge.commands.invoke", "invoke a function once, without a daemon"),
     "event": ("bridge.commands.event", "print a sample event"),
     "mappings": ("bridge.commands.mappings", "list, show, pause and resume the mappings of a running daemon"),
+    "top": ("bridge.commands.top", "a running daemon, live in a terminal"),
     "health": ("bridge.commands.health", "exit 0 if the daemon is alive, or ready: for probes"),
     "replay": ("bridge.commands.replay", "look at dead letters, and put them back without losing one"),
     "config-schema": ("bridge.commands.config_schema", "print the JSON Schema of the configuration file"),
 }
 """Name -> module, and its line in the overview."""
 
-NOT_YET = ("top", "import")
+NOT_YET = ("import",)
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

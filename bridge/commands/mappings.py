@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = _chosen(snapshot, args.mapping, shown=args.action in ("list", "show"))
     if args.action in ("pause", "resume"):
         return _change(args, client, snapshot, chosen)
-    failed = {view.name: _failed(client, view) for view in chosen} if args.why else {}
+    failed = {view.name: in_ledger(client, view) for view in chosen} if args.why else {}
     if args.json:
         print(mappings_shown.as_json(snapshot, chosen, why=args.why, failed=failed))
     elif args.action == "show":
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _failed(client: Client, view: MappingView) -> Failed | str:
+def in_ledger(client: Client, view: MappingView) -> Failed | str:
     """What the failure ledger knows of a mapping, and of the records that hold something up; where we are not told,
     why."""
     from bridge.commands.mappings_shown import Failed

@@ -78,53 +78,53 @@ def forgotten_as_json(it: Forgotten) -> str:
 
 def _cells(snapshot: Snapshot, view: MappingView) -> tuple[str, ...]:
     return (
-        view.name,
+        printable(view.name),
         view.function,
         view.state,
-        f"{view.gate.name} {_duration(snapshot.at - view.gate.since)}" if view.gate else "-",
+        f"{view.gate.name} {duration(snapshot.at - view.gate.since)}" if view.gate else "-",
         str(view.in_flight),
-        "-" if view.lag_seconds is None else _duration(view.lag_seconds),
-        _plain(view.last_error or "-"),
+        "-" if view.lag_seconds is None else duration(view.lag_seconds),
+        printable(view.last_error or "-"),
     )
 
 
 def _page(snapshot: Snapshot, view: MappingView) -> Iterator[str]:
-    yield f"{view.name} ({view.uuid})"
+    yield f"{printable(view.name)} ({view.uuid})"
     for label, text in (
         ("function", view.function),
         ("source", view.source_arn),
         ("state", view.state),
         ("gate", _held(snapshot, view.gate)),
         ("in flight", f"{view.in_flight} records"),
-        ("lag", "unknown" if view.lag_seconds is None else _duration(view.lag_seconds)),
+        ("lag", "unknown" if view.lag_seconds is None else duration(view.lag_seconds)),
         ("so far", _counts(view)),
-        ("last error", _plain(view.last_error or "none")),
+        ("last error", view.last_error or "none"),
     ):
-        yield f"  {label:<11}{text}"
+        yield f"  {label:<11}{printable(text)}"
 
 
 def _reasons(snapshot: Snapshot, view: MappingView, failed: Failed | str) -> Iterator[str]:
     yield "  partitions" if view.runners else "  partitions none runs"
     for runner in view.runners:
-        yield f"    {runner.partition}, {runner.in_flight} records: {_held(snapshot, runner.gate)}"
+        yield f"    {printable(runner.partition)}, {runner.in_flight} records: {_held(snapshot, runner.gate)}"
         if runner.blocked:
-            since = _duration(snapshot.at - runner.blocked.since)
-            yield f"      blocked for {since} by {_plain(runner.blocked.line())}"
+            since = duration(snapshot.at - runner.blocked.since)
+            yield f"      blocked for {since} by {printable(runner.blocked.line())}"
             yield from _last(failed, runner.blocked.record)
     for wait in _waits(snapshot, view):
-        yield f"    {_plain(wait.what)}: {_held(snapshot, wait.gate)}"
+        yield f"    {printable(wait.what)}: {_held(snapshot, wait.gate)}"
         yield from _last(failed, wait.record)
     yield "  failures" if view.failures else "  failures   none"
     for failure in view.failures:
         request = f" (request {failure.request_id})" if failure.request_id else ""
-        yield f"    {iso(failure.at)} {_plain(failure.what)}: {_plain(failure.message)}{request}"
+        yield f"    {iso(failure.at)} {printable(failure.what)}: {printable(failure.message)}{request}"
     if isinstance(failed, str):
-        yield f"  attempts   not shown: {_plain(failed)}"
+        yield f"  attempts   not shown: {printable(failed)}"
     else:
         yield "  attempts" if failed.batches else "  attempts   none"
         for batch in failed.batches:
             yield from _attempt(batch)
-    yield f"  filtered   {', '.join(map(_plain, view.filtered_ids)) or 'none'}"
+    yield f"  filtered   {', '.join(map(printable, view.filtered_ids)) or 'none'}"
 
 
 def _waits(snapshot: Snapshot, view: MappingView) -> Iterator[WaitView]:
@@ -140,10 +140,11 @@ def _last(failed: Failed | str, record: str) -> Iterator[str]:
     known = () if isinstance(failed, str) else failed.attempts.get(record, ())
     if known:
         last = known[-1]
-        yield f"      {_plain(record)} attempt {last.number}, {iso(last.at)}: {_plain(_ending(last))}"
+        yield f"      {printable(record)} attempt {last.number}, {iso(last.at)}: {printable(ending(last))}"
 
 
-def _ending(it: Attempt | FailedBatch) -> str:
+def ending(it: Attempt | FailedBatch) -> str:
+    """How an attempt ended, in a line."""
     return f"{it.outcome} {it.error_type}".rstrip() + (f": {it.message}" if it.message else "")
 
 
@@ -153,11 +154,15 @@ def _attempt(batch: FailedBatch) -> Iterator[str]:
     if len(batch.records) > NAMED_RECORDS:
         records.append(f"{len(batch.records) - NAMED_RECORDS} more")
     request = f", request {batch.request_id}" if batch.request_id else ""
-    yield f"    {iso(batch.at)} {_plain(_ending(batch))} ({batch.duration:.3g} s{request})"
-    yield f"      {_plain(', '.join(records))}"
-    said = [line for line in batch.log_tail.splitlines() if line and not line.startswith(PLATFORM)]
-    for line in said[-LOG_LINES:]:
-        yield f"      | {_plain(line)}"
+    yield f"    {iso(batch.at)} {printable(ending(batch))} ({batch.duration:.3g} s{request})"
+    yield f"      {printable(', '.join(records))}"
+    for line in last_words(batch.log_tail):
+        yield f"      | {printable(line)}"
+
+
+def last_words(log_tail: str) -> list[str]:
+    """What a handler itself printed last."""
+    return [line for line in log_tail.splitlines() if line and not line.startswith(PLATFORM)][-LOG_LINES:]
 
 
 def _why(snapshot: Snapshot, view: MappingView, failed: Failed | str) -> dict[str, Any]:
@@ -208,8 +213,8 @@ def _held(snapshot: Snapshot, held: Gate | None) -> str:
     """What holds it, since when by the daemon's own clock, and the detail."""
     if held is None:
         return "none"
-    detail = f": {_plain(held.detail)}" if held.detail else ""
-    return f"{held.name} for {_duration(snapshot.at - held.since)}, since {iso(held.since)}{detail}"
+    detail = f": {printable(held.detail)}" if held.detail else ""
+    return f"{held.name} for {duration(snapshot.at - held.since)}, since {iso(held.since)}{detail}"
 
 
 def _counts(view: MappingView) -> str:
@@ -217,7 +222,8 @@ def _counts(view: MappingView) -> str:
     return ", ".join(f"{getattr(view, name)} {name}" for name in counted)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For people."""
     seconds = max(0.0, seconds)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
@@ -225,6 +231,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def _plain(text: str) -> str:
+def printable(text: str) -> str:
     """One line that cannot steer the terminal, whatever a handler or a server wrote into it."""
     return "".join(character if character.isprintable() else " " for character in text)

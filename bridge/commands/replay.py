@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridge.commands import replay_options
-from bridge.errors import ConfigError, RemoteError, UsageError
+from bridge.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     import anyio
 
+    from bridge.attempt import Attempt
     from bridge.aws import Aws
     from bridge.function import AwsSettings
     from bridge.replay.bucket import BucketShelf
@@ -39,8 +40,6 @@ the summary says which and why; 130: interrupted."""
 EXAMPLE = """bridge replay --dlq orders --filter '{"body": {"kind": ["order"]}}' --rate 20"""
 
 add_arguments = replay_options.add_arguments
-
-CALLER_TIMEOUT = 5.0
 
 
 def run(args: argparse.Namespace) -> int:
@@ -127,14 +126,27 @@ class _Command:
         most = self._plan.most or replay_options.LOOKED_AT
         async with self._signals():
             found = await peek(shelf, most, Selection(self._plan, shelf.arn), self._stop)
+        attempts = await self._attempts(found)
         if self._args.json:
             for letter in found:
-                print(replay_shown.letter_json(letter))
+                print(replay_shown.letter_json(letter, attempts.get(letter.id, ())))
         else:
-            for line in replay_shown.letters(found, time.time()):
+            for line in replay_shown.letters(found, time.time(), attempts):
                 print(line)
         print(f"{len(found)} messages looked at and given back", file=sys.stderr)
         return self._interrupted(0)
+
+    async def _attempts(self, letters: Sequence[Letter]) -> dict[str, Sequence[Attempt]]:
+        """What the daemon keeps of their last failed attempts, by letter."""
+        from bridge import ledger
+
+        known = await ledger.attempts((key for letter in letters for key in letter.keys), config=self._args.config)
+        return {
+            letter.id: known[key]
+            for letter in letters
+            for key in reversed(letter.keys)  # the first of them counts
+            if key in known
+        }
 
     async def _export(self, shelf: SqsShelf | BucketShelf) -> int:
         from bridge.replay.dump import Writer
@@ -163,6 +175,7 @@ class _Command:
     # Sending.
 
     async def _replay(self, aws: Aws, settings: AwsSettings, shelf: SqsShelf | BucketShelf, name: str) -> int:
+        from bridge.replay.audit import caller_arn
         from bridge.replay.dump import DumpShelf
         from bridge.replay.queue import SqsShelf
 
@@ -177,7 +190,7 @@ class _Command:
                 return 0
             await target.check(dry=plan.dry_run)
             waiting = (await (dump or shelf).count()).waiting
-            caller = await _caller(aws, settings, shelf.arn)
+            caller = await caller_arn(aws, settings, shelf.arn)
             if not (plan.dry_run or args.yes):
                 _ask(f"Send about {self._expected(waiting)} messages of {name} to {target.name}", caller)
             journal = None
@@ -263,13 +276,14 @@ class _Command:
         return target
 
     def _journal(self, aws: Aws, shelf: SqsShelf | BucketShelf, caller: str) -> Journal:
+        from bridge.replay.audit import state_file
         from bridge.replay.journal import Journal, default_path
 
         if self._args.journal:
             path = Path(self._args.journal)
         else:
             endpoint = next(place.endpoint for place in aws.describe() if place.service == shelf.service)
-            path = default_path(_state_file(self._settings), shelf.arn, endpoint)
+            path = default_path(state_file(self._settings.state if self._settings else None), shelf.arn, endpoint)
         return Journal(path, shelf.arn, run=self._plan.run, caller=caller)
 
     def _resume(self, shelf: SqsShelf, journal: Journal) -> None:
@@ -287,6 +301,7 @@ class _Command:
 
     async def _native(self, aws: Aws, settings: AwsSettings, queue: Queue) -> int:
         from bridge.commands.replay_shown import Bar
+        from bridge.replay.audit import caller_arn
         from bridge.replay.native import FACTS, MOST_RATE, hand_over
         from bridge.replay.queues import find
 
@@ -298,7 +313,7 @@ class _Command:
         if not args.yes:
             _ask(
                 f"Have AWS move all messages of {queue} to {to or 'where they came from'}",
-                await _caller(aws, settings, queue.arn),
+                await caller_arn(aws, settings, queue.arn),
             )
         bar = Bar(0)
         async with self._signals():
@@ -388,27 +403,3 @@ def _exported(letter: Letter) -> str:
     from bridge.replay.summary import Fate
 
     return fate_json(Fate(letter=letter, what="exported"))
-
-
-async def _caller(aws: Aws, settings: AwsSettings, arn: str) -> str:
-    """ARN of who we are; empty where nobody tells."""
-    try:
-        sts = await aws.api("sts", settings, arn.split(":")[3] or None)
-        answer = await sts.call("GetCallerIdentity", {}, timeout=CALLER_TIMEOUT)
-    except RemoteError:
-        return ""
-    return str(answer.get("Arn") or "")
-
-
-def _state_file(settings: Settings | None) -> Path:
-    from bridge.settings import state_file
-    from bridge.stores import StateUrl
-
-    if settings is not None:
-        url = StateUrl.parse(settings.state)
-        if url.scheme != "memory":
-            return url.path
-    found = state_file(os.environ)
-    if found is None:
-        raise UsageError("there is neither HOME nor STATE_DIRECTORY for the journal; name a file with --journal")
-    return found

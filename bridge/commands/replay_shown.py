@@ -7,9 +7,12 @@ import shutil
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping as Dict, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from bridge.attempt import Attempt
+from bridge.commands.mappings_shown import ending, last_words
 from bridge.replay.letter import Letter
 from bridge.replay.summary import Fate, Summary
 from bridge.snapshot import iso
@@ -109,7 +112,7 @@ def fate_line(fate: Fate) -> str:
     )
 
 
-def letter_json(letter: Letter) -> str:
+def letter_json(letter: Letter, attempts: Sequence[Attempt] = ()) -> str:
     """All of a letter, for scripts. Values of Binary attributes are base64."""
     it, reason = letter.message, letter.reason
     line = {
@@ -123,6 +126,19 @@ def letter_json(letter: Letter) -> str:
         "reason": None
         if reason is None
         else {name: value for name in reason.__struct_fields__ if (value := getattr(reason, name)) not in ("", None)},
+        "attempts": [
+            {
+                "at": iso(tried.at),
+                "attempt": tried.number,
+                "request_id": tried.request_id,
+                "outcome": tried.outcome,
+                "error_type": tried.error_type,
+                "message": tried.message,
+                "duration": tried.duration,
+                "log_tail": tried.log_tail,
+            }
+            for tried in attempts
+        ],
         "hindrance": letter.hindrance,
         "body": it.body,
         "attributes": dict(it.attributes),
@@ -137,34 +153,42 @@ def letter_json(letter: Letter) -> str:
     return json.dumps(line)
 
 
-def letters(found: Sequence[Letter], now: float) -> Iterator[str]:
-    """The letters for people, by reason, the most frequent first."""
+def letters(
+    found: Sequence[Letter], now: float, attempts: Dict[str, Sequence[Attempt]] = MappingProxyType({})
+) -> Iterator[str]:
+    """The letters for people, by reason, the most frequent first. ``attempts``: what is known of them, by letter."""
     groups: dict[str, list[Letter]] = {}
     for letter in found:
-        groups.setdefault(reason_line(letter), []).append(letter)
+        groups.setdefault(reason_line(letter, attempts.get(letter.id, ())), []).append(letter)
     for reason, these in sorted(groups.items(), key=lambda group: -len(group[1])):
         yield f"{len(these)} x {plain(reason)}"
         for letter in these:
-            yield from _letter(letter, now)
+            yield from _letter(letter, now, attempts.get(letter.id, ()))
 
 
-def reason_line(letter: Letter) -> str:
-    """Why it is dead, in a line that is the same for the same cause."""
+def reason_line(letter: Letter, attempts: Sequence[Attempt] = ()) -> str:
+    """Why it is dead, in a line that is the same for the same cause: by its own word, else by its last attempt."""
     reason = letter.reason
+    if reason is None and attempts:
+        return ending(attempts[-1])
     if reason is None:
         source = letter.origin.source_arn.rpartition(":")[2]
         return f"no reason is known{f', from {source}' if source else ''}"
     error = ": ".join(filter(None, (reason.error_type, reason.message)))
-    attempts = "" if reason.attempts is None else f"after {reason.attempts} attempts"
-    return ", ".join(filter(None, (reason.condition, error, attempts))) or "no reason is known"
+    tried = "" if reason.attempts is None else f"after {reason.attempts} attempts"
+    return ", ".join(filter(None, (reason.condition, error, tried))) or "no reason is known"
 
 
-def _letter(letter: Letter, now: float) -> Iterator[str]:
+def _letter(letter: Letter, now: float, attempts: Sequence[Attempt]) -> Iterator[str]:
     it = letter.message
     facts = [f"sent {iso(it.sent_at, 'seconds')}" if it.sent_at is not None else "", expiry(letter, now)]
     facts += [f"received {it.receives} times", f"group {plain(it.group)}" if it.group else ""]
     facts += [letter.kind if letter.kind != "plain" else ""]
     yield f"  {plain(it.id)}: {', '.join(filter(None, facts))}"
+    for tried in attempts:
+        yield f"    attempt {tried.number}, {iso(tried.at)}: {plain(ending(tried))}, request {tried.request_id}"
+    for line in last_words(attempts[-1].log_tail) if attempts else ():
+        yield f"      | {plain(line)}"
     if letter.hindrance:
         yield f"    cannot be replayed: {plain(letter.hindrance)}"
     body = plain(it.body[: BODY_SHOWN + 1])

@@ -37,6 +37,14 @@ LONGEST = 900.0
 """Seconds of the longest timeout that a function may have."""
 
 
+class Invokes(Protocol):
+    """Runs one function: an executor, or whoever stands in front of it."""
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """One attempt."""
+        ...
+
+
 class Caller(Protocol):
     """An async context manager; leaving it ends what still runs."""
 
@@ -262,7 +270,7 @@ NOBODY = Credentials("bridge", "bridge")
 """Keys for an API that asks nobody for them, since the SDK signs with some or not at all."""
 
 
-async def patiently(executor: Executor, invocation: Invocation) -> Outcome:
+async def patiently(executor: Invokes, invocation: Invocation) -> Outcome:
     """The outcome; of what was throttled that of a later try."""
     backoff = Backoff(0.5, 10.0)
     until = anyio.current_time() + PATIENCE

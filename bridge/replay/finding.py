@@ -41,9 +41,9 @@ async def resolve(aws: Aws, word: str, settings: Settings | None, given: AwsSett
     if word in settings.mappings:
         mapping = settings.mappings[word]
         function = settings.functions.get(mapping.function)
-        places.append(await _of_mapping(aws, mapping, function, given))
+        places.append(await of_mapping(aws, mapping, function, given))
     if word in settings.functions:
-        places += _of_function(settings.functions[word], given)
+        places += of_function(settings.functions[word], given)
     if len({place.word for place in places}) > 1:
         lines = ", ".join(f"{place.word} of {place.meant}" for place in places)
         raise UsageError(f'"{word}" means several places: {lines}; give the ARN of one')
@@ -66,7 +66,9 @@ def _at(url: str, settings: AwsSettings) -> AwsSettings:
     return msgspec.structs.replace(settings, endpoint_url=f"{scheme}://{host}")
 
 
-async def _of_mapping(aws: Aws, mapping: Mapping, function: Function | None, given: AwsSettings) -> Place:
+async def of_mapping(aws: Aws, mapping: Mapping, function: Function | None, given: AwsSettings) -> Place:
+    """Where the dead letters of a mapping, which feeds ``function``, lie. Raises UsageError when there is no such
+    place, RemoteError."""
     settings, meant = given.over(mapping.aws), f"mapping {mapping.name}"
     if mapping.source != "sqs":
         if not mapping.stream or not mapping.stream.on_failure:
@@ -86,7 +88,8 @@ def _stored(arn: str, folder: str) -> str:
     return str(bucket._replace(prefix=f"{objects.FOLDER}{folder}/")) if bucket else arn
 
 
-def _of_function(function: Function, given: AwsSettings) -> list[Place]:
+def of_function(function: Function, given: AwsSettings) -> list[Place]:
+    """Where failed asynchronous events of a function end up; topics, buses and functions keep nothing."""
     settings = given.over(function.aws)
     return [
         Place(_stored(arn, f"async/{function.name}"), settings, f"{what} of function {function.name}")

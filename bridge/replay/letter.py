@@ -105,6 +105,13 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
         return self.message.id
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """Under which the ledger of failed attempts may know of it: its own id, that of its first record, that of its
+        last request."""
+        first = self.document.pointer.first if self.document.pointer else ""
+        return tuple(filter(None, (self.id, first, self.reason.request_id if self.reason else "")))
+
+    @property
     def hindrance(self) -> str:
         """Why it cannot be replayed whatever the target, in one line; empty: it can."""
         return self.document.hindrance

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping as Dict
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping as Dict
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +11,7 @@ import anyio
 import msgspec
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from bridge.admin.letters import Fate, LetterView, Looked, Place, Progress
 from bridge.admin.server import AdminServer
 from bridge.attempt import Attempt, FailedBatch
 from bridge.errors import BridgeError
@@ -81,6 +83,7 @@ class ScriptedControl:
     def __init__(self, *mappings: MappingView, functions: tuple[FunctionView, ...] = (WORKER,)) -> None:
         self.mappings = {view.name: view for view in mappings}
         self.functions = functions
+        self.asynchronous: tuple[MappingView, ...] = ()
         self.draining = False
         self.asked: list[tuple[Any, ...]] = []
         self.backlogs: Dict[str, int | Exception | None] = {}
@@ -103,6 +106,7 @@ class ScriptedControl:
             max_buffered_bytes=268435456,
             mappings=tuple(self.mappings.values()),
             functions=self.functions,
+            asynchronous=self.asynchronous,
         )
 
     async def pause(self, name: str, *, wait: bool) -> MappingView:
@@ -152,11 +156,76 @@ class ScriptedControl:
         return self.mappings[key]
 
 
+DLQ = "arn:aws:sqs:eu-west-1:123456789012:orders-dlq"
+PLACE = Place(arn=DLQ, name="orders-dlq", of=("orders",), waiting=3)
+LETTERS = tuple(
+    LetterView(
+        id=f"m-{number}",
+        kind="plain",
+        body=f'{{"order": {number}}}',
+        size=12,
+        receives=5,
+        at=STARTED + number,
+        expires_at=STARTED + 90_000,
+        attempts=tuple(FAILED.attempts())[:1] if number == 1 else (),
+    )
+    for number in range(1, 4)
+)
+
+
+class ScriptedDesk:
+    """Dead letters that the test wrote into it."""
+
+    def __init__(self) -> None:
+        self.there: tuple[Place, ...] = (PLACE,)
+        self.letters = LETTERS
+        self.asked: list[tuple[Any, ...]] = []
+        self.failure: BridgeError | None = None
+        self.fate = "sent"
+        self.gates: dict[str, threading.Event] = {}
+        """A letter is sent when its gate is open; one without goes at once."""
+
+    async def places(self) -> tuple[Place, ...]:
+        self.asked.append(("places",))
+        if self.failure is not None:
+            raise self.failure
+        return self.there
+
+    async def known(self, place: str) -> Place:
+        return {it.arn: it for it in self.there}[place]
+
+    async def peek(self, place: str, most: int) -> Looked:
+        await self.known(place)
+        self.asked.append(("peek", place, most))
+        if self.failure is not None:
+            raise self.failure
+        return Looked(letters=self.letters[:most], target="queue orders (account 123456789012, eu-west-1)")
+
+    async def replay(
+        self, place: str, ids: frozenset[str], *, dry_run: bool, stop: anyio.Event, tell: Callable[[Progress], None]
+    ) -> Progress:
+        self.asked.append(("replay", place, sorted(ids), dry_run))
+        if self.failure is not None:
+            raise self.failure
+        fates: list[Fate] = []
+        for letter in sorted(ids):
+            while letter in self.gates and not self.gates[letter].is_set() and not stop.is_set():
+                await anyio.sleep(0.005)
+            if stop.is_set():
+                self.asked.append(("stopped", len(fates)))
+                return Progress(chosen=len(ids), fates=tuple(fates), interrupted=True, left=3 - len(fates))
+            fates.append(Fate(id=letter, what="would_send" if dry_run else self.fate, new_id=f"new-{letter}"))
+            tell(Progress(chosen=len(ids), fates=tuple(fates)))
+        return Progress(chosen=len(ids), fates=tuple(fates), left=3 - len(fates))
+
+
 @contextmanager
-def served(control: ScriptedControl, token: str | None = None) -> Iterator[str]:
+def served(
+    control: ScriptedControl, token: str | None = None, port: int = 0, desk: ScriptedDesk | None = None
+) -> Iterator[str]:
     """The real admin server in front of ``control``, in a thread of its own; gives its URL."""
     with start_blocking_portal() as portal:
         control.portal = portal
-        server = AdminServer(control, Metrics(), "127.0.0.1", 0, token)
+        server = AdminServer(control, Metrics(), "127.0.0.1", port, token, desk)
         with portal.wrap_async_context_manager(server):
             yield f"http://127.0.0.1:{server.port}"

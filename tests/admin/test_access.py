@@ -25,6 +25,14 @@ def test_this_machine_may(peer: str) -> None:
     assert status(Access("127.0.0.1", TOKEN), peer, HERE) == 200
 
 
+@pytest.mark.parametrize(
+    ("site", "expected"), [("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403), ("", 403)]
+)
+def test_browsers_tell_what_kind_of_page_asks(site: str, expected: int) -> None:
+    for headers in (HERE, {**HERE, "Authorization": f"Bearer {TOKEN}"}):
+        assert status(Access("127.0.0.1", TOKEN), "127.0.0.1", {**headers, "Sec-Fetch-Site": site}) == expected
+
+
 @pytest.mark.parametrize("peer", ["10.0.0.1", "2001:db8::1", "::ffff:10.0.0.1", "", "localhost", None])
 def test_others_need_the_token(peer: str | None) -> None:
     headers = {"Host": "bridge.internal:9464"}

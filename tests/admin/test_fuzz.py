@@ -11,11 +11,13 @@ from urllib.parse import quote, urlsplit
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from tests.admin.control import CLICKS, ORDERS, ScriptedControl, served
+from tests.admin.control import CLICKS, DLQ, ORDERS, ScriptedControl, ScriptedDesk, served
 
+LETTERS = json.dumps({"place": DLQ, "ids": ["m-1"]}).encode()
 ASCII = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20)
 PATHS = st.one_of(
-    st.sampled_from(["/metrics", "/healthz", "/readyz", "/scale", "/state", "/", "/attempts"]),
+    st.sampled_from(["/metrics", "/healthz", "/readyz", "/scale", "/state", "/"]),
+    st.sampled_from(["/letters", "/letters/peek", "/letters/replay", "/letters/stop", "/attempts"]),
     st.builds(
         "/{}/{}/{}".format,
         st.sampled_from(["mappings", "functions", ""]),
@@ -23,11 +25,11 @@ PATHS = st.one_of(
         st.sampled_from(["pause", "resume", "forget", "attempts", ""]),
     ),
 )
-HEADER_NAMES = ["Origin", "Authorization", "Forwarded", "Content-Type", "Accept", "Host", "If-None-Match"]
+HEADER_NAMES = ["Origin", "Authorization", "Forwarded", "Content-Type", "Accept", "Host", "If-None-Match", "X-Bridge"]
 TELLING = ["http://evil.example", "Bearer x", "application/json", "null", "127.0.0.1", "[::1", "localhost"]
 HEADERS = st.dictionaries(st.sampled_from(HEADER_NAMES), ASCII | st.sampled_from(TELLING), max_size=3)
 BODIES = st.binary(max_size=40) | st.sampled_from(
-    [b"{}", b'{"wait": 5}', b'{"wait": false}', b'{"records": ["m-7"]}', b"[" * 4000, b"\xff", b'{"\xff": 1}']
+    [b"{}", b'{"wait": 5}', b'{"wait": false}', b'{"records": ["m-7"]}', LETTERS, b"[" * 4000, b"\xff", b'{"\xff": 1}']
 )
 
 
@@ -38,7 +40,7 @@ def control() -> ScriptedControl:
 
 @pytest.fixture(scope="module")
 def wire(control: ScriptedControl) -> Iterator[http.client.HTTPConnection]:
-    with served(control, "s3cret") as url:
+    with served(control, "s3cret", desk=ScriptedDesk()) as url:
         parts = urlsplit(url)
         with closing(http.client.HTTPConnection(str(parts.hostname), parts.port or 0, timeout=30)) as connection:
             yield connection
@@ -65,6 +67,8 @@ def test_any_request_gets_an_answer(
         answer = response.read()
         assert response.status < 500, (response.status, answer)
         assert response.headers["X-Content-Type-Options"] == "nosniff"
+        if path.startswith("/letters") and response.status == 200:
+            assert "X-Bridge" in headers
         if response.status >= 400 and method != "HEAD":
             assert json.loads(answer)["error"]
         changed = [asked for asked in control.asked[before:] if asked[0] != "backlog"]

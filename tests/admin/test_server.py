@@ -152,7 +152,7 @@ class TestPages:
         async with client.head(path) as answer:
             assert answer.status == 200
 
-    @pytest.mark.parametrize("path", ["/", "/dashboard", "/mappings", "/mappings/orders/forgit"])
+    @pytest.mark.parametrize("path", ["/index.html", "/dashboard", "/mappings", "/mappings/orders/forgit"])
     async def test_an_unknown_path_lists_the_known_ones(self, client: aiohttp.ClientSession, path: str) -> None:
         async with client.get(path) as answer:
             assert answer.status == 404
@@ -160,6 +160,8 @@ class TestPages:
             body = json.loads(await answer.read())
         assert path in body["error"]
         assert body["paths"] == [
+            "GET /",
+            "GET /events",
             "GET /metrics",
             "GET /healthz",
             "GET /readyz",

@@ -55,6 +55,15 @@ def test_a_dead_letter_says_why_it_died(one_site: Site) -> None:
             [{"id": died, "attempt": 2}],
             [{"id": died, "attempt": 1}],
         ]
+        letters.api.change_message_visibility(
+            QueueUrl=letters.url, ReceiptHandle=letter["ReceiptHandle"], VisibilityTimeout=0
+        )
+        peeked = one_site.cli("replay", "--dlq", letters.arn, "--peek", env={"BRIDGE_ADMIN": bridge.url})
+        assert f"1 x function ValueError: told to raise by {died}" in peeked.out
+        assert "    attempt 2, " in peeked.out
+        assert "      | looking for order 7" in peeked.out
+        told = one_site.cli("replay", "--dlq", letters.arn, "--peek", "--json", "-c", str(one_site.file))
+        assert [it["attempt"] for it in json.loads(told.out)["attempts"]] == [1, 2]
         assert bridge.metric("bridge_ledger_lost_total") == 0
         eventually(lambda: len(known(died, site=one_site)) == 2)  # on disk
         bridge.process.kill()
