@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from math import isinf
 from typing import TYPE_CHECKING, Any
 
@@ -42,20 +43,43 @@ JUDGED_AFTER = 1000
 
 
 class Buffer:
-    """Payloads received and unfinished, in bytes, over the whole process: ``max_buffered_bytes``."""
+    """Payloads received and unfinished, in bytes, over the whole process: ``max_buffered_bytes``.
+
+    Those of shards that are blocked are in nobody's way: at least half of the limit is left to what moves, and while
+    the blocked have the other half, other shards go on in small batches. So it holds no more than the limit, the one
+    batch that reached it, and a small batch of each shard beyond.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self.blocked = 0
+        """Of ``held``."""
         self._freed = anyio.Event()
 
     def __repr__(self) -> str:
-        return f"<Buffer {self.held} of {self.limit} bytes>"
+        return f"<Buffer {self.held} of {self.limit} bytes, {self.blocked} blocked>"
 
     @property
     def full(self) -> bool:
         """No receive may start."""
-        return self.held >= self.limit
+        return self.held - self.blocked >= max(self.limit - self.blocked, self.limit // 2)
+
+    @property
+    def short(self) -> bool:
+        """Shards take small batches: each may be the next one that is blocked."""
+        return self.full or self.blocked >= self.limit // 2
+
+    @contextmanager
+    def aside(self, records: Iterable[Record]) -> Iterator[None]:
+        """They are blocked, for as long as it takes."""
+        size = sum(len(record.json) for record in records)
+        self.blocked += size
+        self._wake()
+        try:
+            yield
+        finally:
+            self.blocked -= size
 
     def take(self, records: Sequence[Record]) -> None:
         """Counts received records in."""
@@ -64,6 +88,9 @@ class Buffer:
     def free(self, records: Sequence[Record]) -> None:
         """Counts settled records out."""
         self.held -= sum(len(record.json) for record in records)
+        self._wake()
+
+    def _wake(self) -> None:
         if not self.full:
             event, self._freed = self._freed, anyio.Event()
             event.set()

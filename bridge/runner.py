@@ -6,7 +6,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from math import floor, inf
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,8 @@ PARKED_GRACE = 1.2
 Not of ordered sources, which are read again from where they stood."""
 LAST_WORD = 5.0
 """Seconds for the last settles once nothing waits for us any more, and for a report that is under way at a drain."""
+SMALL_BATCH = 1 << 18
+"""Bytes of a batch of a shard while others are blocked and hold much."""
 NO_RECORD = Record(id="", json=b"", arrived_at=0.0)
 """In place of the first record of a batch that has none."""
 
@@ -103,14 +105,18 @@ class Runner:
         windows, batcher = self._windows, self._batcher
         try:
             while not self._station.draining and (batcher.count or self._wanted(self)):
-                due = await self._collect()
-                for batch in windows.around(due, time.time(), caught_up=self._caught_up, idle=not batcher.count):
-                    await self._process(batch)
+                await self._round()
         except PartitionEnded:
             for batch in windows.ended(batcher.flush(), time.time()):
                 await self._process(batch)
             self._station.at("settling", "the end of the shard")
             await self._partition.finish()
+
+    async def _round(self) -> None:
+        """What is due, once. Of what it processed nothing is kept while the next is waited for."""
+        due, idle = await self._collect(), not self._batcher.count
+        for batch in self._windows.around(due, time.time(), caught_up=self._caught_up, idle=idle):
+            await self._process(batch)
 
     async def _collect(self) -> list[Batch]:
         """Fetches until batches are due (SQS-5); none when nothing came."""
@@ -123,6 +129,8 @@ class Runner:
                 patience = min(LONG_POLL, max(1.0, self._windows.left(time.time())))
                 await self._receive(patience if self._flow.polled else 0)
             while not (due := batcher.take(anyio.current_time())) and batcher.count:
+                if self._is_enough:
+                    return batcher.flush()
                 left = batcher.left(anyio.current_time()) or 0.0
                 if left < 1 and whole_seconds:
                     with self._station.waiting(*self._collecting(), since=self._since()):
@@ -139,7 +147,7 @@ class Runner:
             self._station.waiting(*self._collecting(), grace=grace, due=wait + LONG_POLL, since=self._since()),
             flow.spans.receive(self._partition.id) as received,
         ):
-            page = await self._partition.fetch(batcher.room, wait)
+            page = await self._partition.fetch(batcher.room, wait, self._most_bytes)
         received.gave(page)
         self._held.update(dict.fromkeys(page.records, received))
         self._caught_up = page.caught_up
@@ -150,6 +158,16 @@ class Runner:
         if removed:
             self._windows.passed(removed)
             await self._settle(Verdict(done=tuple(removed)), removed)  # SQS-65, KIN-39
+
+    def _most_bytes(self) -> float:
+        """Of a page of an ordered source."""
+        return SMALL_BATCH if self._flow.buffer.short else inf
+
+    @property
+    def _is_enough(self) -> bool:
+        """The open batch need not grow: what is held is short."""
+        flow = self._flow
+        return flow.source.ordered and flow.buffer.short and self._batcher.size >= SMALL_BATCH
 
     def _collecting(self) -> tuple[GateName, Detail]:
         """The gate while it fetches, and a detail that is true whenever somebody looks."""
@@ -176,6 +194,7 @@ class Runner:
             await self._report(verdict)
             state, finals = self._windows.settled(batch, verdict)
             await self._settle(verdict, _left(batch, verdict), state, span)
+            self._started = ()
             if outcome:
                 self._note(batch, outcome, verdict)
             queue.extend(reversed((*finals, *verdict.retry)))
@@ -229,7 +248,6 @@ class Runner:
 
     async def _pause(self, verdict: Verdict) -> None:
         """Before the next try. A drain ends it, and nothing of the batch is settled."""
-        self._started = ()
         again, blocked = verdict.retry[0], self._blocked
         gate: GateName = "throttled" if again.deferrals else "retrying"
         next_one = countdown(f"{again.deferrals} tries without a start; the next", anyio.current_time() + verdict.delay)
@@ -240,10 +258,14 @@ class Runner:
         elif again.deferrals <= 1:
             self._deferred_at = time.time()
         since = blocked.since if blocked else self._deferred_at
-        with self._station.waiting(gate, detail, since=since):
+        with self._station.waiting(gate, detail, since=since), self._aside():
             await anyio.sleep(verdict.delay)
         if blocked:
             self._blocked = msgspec.structs.replace(blocked, next_at=None)
+
+    def _aside(self) -> AbstractContextManager[None]:
+        """While it waits: what a shard holds keeps no other from reading."""
+        return self._flow.buffer.aside(self._held) if self._flow.source.ordered else nullcontext()
 
     async def _report(self, verdict: Verdict) -> None:
         """What is given up is somewhere safe before it is settled (KIN-88)."""
@@ -259,7 +281,7 @@ class Runner:
         def trouble(line: str | None) -> None:
             self._station.at("reporting", f"to {report.target}" + (f": {line}" if line else ""))
 
-        with self._station.waiting("reporting", f"to {report.target}", grace=grace):
+        with self._station.waiting("reporting", f"to {report.target}", grace=grace), self._aside():
             await self._flow.tell(report, trouble)
 
     def _located(self, report: BatchReport) -> BatchReport:
@@ -288,8 +310,10 @@ class Runner:
     @asynccontextmanager
     async def _slot(self, batch: Batch) -> AsyncIterator[Batch]:
         """Waits for the batch's turn; gives what of it is still ours."""
-        with self._station.waiting(self._flow.slot_gate, self._flow.slot_line):
-            await self._flow.lane.acquire()
+        flow = self._flow
+        aside = self._aside() if flow.invoker.limit == 0 else nullcontext()
+        with self._station.waiting(flow.slot_gate, flow.slot_line), aside:
+            await flow.lane.acquire()
         try:
             if self._station.draining:
                 raise Draining  # a batch that has not started is given back, not invoked

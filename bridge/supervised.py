@@ -164,6 +164,8 @@ class Supervised:
             return first_cause(error)
         finally:
             self._attempt, self._partitions, self._flow, self._crews = None, None, None, []
+            if self._trouble and self._trouble.name == "endpoint" and self.mapping.stream:
+                self._trouble = None  # who told it will not tell its end
         if self._stalled:
             self._station.at("stalled", "gets fresh clients")
             await self._aws.renew(self.mapping.source, self.mapping.aws, self.mapping.source_arn.region)
@@ -210,9 +212,9 @@ class Supervised:
                     crew = Crew(flow, partition, polled=self._polled)
                     self._crews.append(crew)
                     tasks.start_soon(self._run_crew, crew, name=f"crew {self.mapping.name} {partition.id}")
-            self._partitions = None
-            if not self.wanted:
-                self._drain()
+            stopped, self._partitions = self._partitions.cancel_called, None
+            if stopped or not self.wanted:
+                self._drain()  # also those that were found while it stopped, though it may be wanted again
 
     async def _run_crew(self, crew: Crew) -> None:
         await crew.run()
@@ -220,8 +222,10 @@ class Supervised:
         self._tally.behind.pop(crew.partition, None)
 
     def _polled(self) -> None:
-        """A poll came back: it works."""
-        self._told(None)
+        """A poll came back: it works. That one shard does says nothing about the trouble of another."""
+        self._tally.alive_at = anyio.current_time()
+        if self._flow and not (self._flow.source.ordered and self._trouble and self._trouble.name == "endpoint"):
+            self._told(None)
         self._stalled = False
         if self.wanted and self.state != "Enabled":
             self._become("Enabled")

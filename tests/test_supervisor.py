@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import anyio
@@ -12,7 +12,7 @@ from bridge.checkpoints import Checkpoints
 from bridge.errors import AccessDenied, StateError
 from bridge.position import Move, Position
 from bridge.record import Page
-from bridge.sources import SOURCES
+from bridge.sources import SOURCES, unlimited
 from bridge.sources.memory import MemoryPartition, MemoryQueue, MemorySource
 from bridge.stores import StateUrl
 from bridge.stores.memory import MemoryStore
@@ -137,7 +137,7 @@ class StuckOnce(MemorySource):
 class Stuck(MemoryPartition):
     polls = 0
 
-    async def fetch(self, limit: int, wait: float) -> Page:
+    async def fetch(self, limit: int, wait: float, size: Callable[[], float] = unlimited) -> Page:
         self.polls += 1
         if self.polls > 1:
             await anyio.sleep_forever()

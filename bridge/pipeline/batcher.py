@@ -59,6 +59,11 @@ class Batcher:
         """How many more records the open batch takes."""
         return self._size - len(self._open)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the event with the open batch."""
+        return self._bytes
+
     def left(self, now: float) -> float | None:
         """Seconds until the open batch must go; none when there is no open batch."""
         return max(0.0, self._closes_at - now) if self._open else None

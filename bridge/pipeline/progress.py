@@ -26,6 +26,8 @@ class Progress(Generic[T, P]):
         self._finished: set[int] = set()
         self._positions: deque[P | None] = deque()
         self._safe: P | None = None
+        self._trails = False
+        """The newest item stands for a position alone."""
 
     def __repr__(self) -> str:
         return f"<Progress {len(self._numbers)} open, {self.spread} from the first of them on>"
@@ -57,13 +59,20 @@ class Progress(Generic[T, P]):
             self._numbers[item] = self._next
             self._positions.append(position)
             self._next += 1
+            self._trails = False
 
     def passed(self, position: P) -> None:
-        """There is nothing up to this position but what was opened before (KIN-101)."""
-        self._positions.append(position)
-        self._finished.add(self._next)
-        self._next += 1
-        self._advance()
+        """There is nothing up to this position but what was opened before (KIN-101). However often it is called in a
+        row, it counts as one item at the most."""
+        if not self.spread:
+            self._safe = position
+        elif self._trails:
+            self._positions[-1] = position
+        else:
+            self._positions.append(position)
+            self._finished.add(self._next)
+            self._next += 1
+            self._trails = True
 
     def finished(self, items: Iterable[T]) -> bool:
         """Whether ``safe`` has moved. Items that are not open are passed over."""

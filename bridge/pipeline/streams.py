@@ -43,6 +43,8 @@ def admit(batch: Batch, policy: StreamPolicy, now: Now, frame: int) -> Verdict |
     Each record that is too old (KIN-66), or would not even fit alone (KIN-38), is given up; the rest is tried at once
     as the attempt that it is, in several batches if it is too large together with its window's state (TW-34).
     """
+    if batch.closes:
+        return _admit_final(batch, policy, now)
     records, room = batch.records, PAYLOAD_LIMIT - frame
     youngest_dead = now.wall - policy.max_age
     if _fits(records, room) and all(record.arrived_at > youngest_dead for record in records):
@@ -64,6 +66,15 @@ def admit(batch: Batch, policy: StreamPolicy, now: Now, frame: int) -> Verdict |
             if why and policy.on_failure
         ),
     )
+
+
+def _admit_final(batch: Batch, policy: StreamPolicy, now: Now) -> Verdict | None:
+    """A window's final invocation is as old as its end, before which it could not be sent. It is tried once in any case
+    (TW-46)."""
+    tried = batch.attempt > 1 or batch.deferrals > 0
+    if not tried or batch.window is None or now.wall - batch.window.end < policy.max_age:
+        return None
+    return Verdict(reports=(_report(batch, "RecordAgeExceeded", None, policy, now),) if policy.on_failure else ())
 
 
 def decide(batch: Batch, outcome: Outcome, policy: StreamPolicy, now: Now, luck: float, *, partial: bool) -> Verdict:

@@ -75,6 +75,11 @@ class Surroundings(msgspec.Struct, frozen=True):
     """The mapping's."""
 
 
+def unlimited() -> float:
+    """Bytes: any number."""
+    return inf
+
+
 class Partition(Protocol):
     """A part of a source whose records are taken one after another: a queue, a lane of a shard, a topic partition.
 
@@ -89,9 +94,12 @@ class Partition(Protocol):
         """What was last stored with its position, by ``settle``; empty: nothing."""
         ...
 
-    async def fetch(self, limit: int, wait: float) -> Page:
+    async def fetch(self, limit: int, wait: float, size: Callable[[], float] = unlimited) -> Page:
         """At most ``limit`` records; waits at most ``wait`` seconds for the first one, then gives an empty page.
         ``wait`` is a whole number unless the source is ``ordered``.
+
+        Of an ``ordered`` source no more than fit into one event, nor than ``size`` bytes of JSON, except a single one
+        that is larger; it is asked when there is something to give.
 
         Raises PartitionEnded when nothing will follow, HoldLost when it is not ours any more, RemoteError when the
         source failed for good (passing faults are retried below). A cancelled fetch loses nothing: what the server

@@ -45,6 +45,8 @@ class Cursor(NamedTuple):
     skips: bool = False
     """Records that were created before ``since`` are not for us: the service could not, or cannot any more, begin there
     (DDB-26)."""
+    empty: bool = False
+    """The read before gave nothing."""
 
 
 class TableStream:
@@ -57,6 +59,7 @@ class TableStream:
     discovery = 30.0
     most = 1000  # DDB-5
     retention = 86_400.0  # DDB-1
+    filters = False
 
     def __init__(self, api: Api, arn: str, *, idle: float = 0.25) -> None:
         self.what = f"stream {arn.rpartition(':')[2]}"
@@ -146,8 +149,8 @@ class TableStream:
         following = parsed(answer, _Page).next_shard_iterator
         return ReadPage(
             records=records,
-            cursor=Cursor(following, since, skips) if following else None,  # DDB-6
-            caught_up=not came,
+            cursor=Cursor(following, since, skips, empty=not came) if following else None,  # DDB-6
+            caught_up=not came and cursor.empty,  # TW-42: one empty answer says nothing about what follows
             size=sum(len(record.json) for record in records),
             passed=passed,
         )

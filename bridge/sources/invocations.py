@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping as Dict, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping as Dict, Sequence
 from math import isinf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +22,7 @@ from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.verdict import EventPolicy, Policy
 from bridge.record import Batch, Page, Record, Span
 from bridge.snapshot import Gate, WaitView
-from bridge.sources import Bound, Limits, Surroundings
+from bridge.sources import Bound, Limits, Surroundings, unlimited
 
 if TYPE_CHECKING:
     from bridge.sources.event_queue import EventQueue, Line
@@ -127,7 +127,7 @@ class InvocationPartition:
         self.id = f"{line.function}:async"
         self._line, self._events, self._arn, self._meter = line, events, function.arn, surroundings.meter
 
-    async def fetch(self, limit: int, wait: float) -> Page:  # noqa: ARG002
+    async def fetch(self, limit: int, wait: float, size: Callable[[], float] = unlimited) -> Page:  # noqa: ARG002
         """One event at the most: each is invoked, retried and reported by itself."""
         await anyio.lowlevel.checkpoint()
         deadline = anyio.current_time() + wait

@@ -66,6 +66,8 @@ class Push:
                         self._subscribed_at[shard.id] = anyio.current_time()
                     if told := event.get("SubscribeToShardEvent"):
                         yield self._page(shard, told)
+            if not begun:
+                self._subscribed_at[shard.id] = anyio.current_time()  # it ended without a word
         except RemoteError as error:
             raise self._meant(error, shard, where, begun=begun) from error
 
@@ -75,6 +77,8 @@ class Push:
         behind, passed = event.millis_behind_latest, event.continuation_sequence_number
         caught_up = not records if behind is None else behind == 0
         ended = event.child_shards or not passed or (caught_up and past_the_end(shard, records))
+        if ended:
+            self._subscribed_at.pop(shard.id, None)
         return ReadPage(
             records,
             None if ended else passed,

@@ -55,6 +55,7 @@ class KinesisStream:
     """``StreamApi`` of one stream."""
 
     idle, pause, discovery, most = IDLE, PAUSE, DISCOVERY, MOST_RECORDS
+    filters = True  # KIN-26
 
     def __init__(self, api: Api, origin: Origin) -> None:
         self.what = f"the stream {_name(origin)}"

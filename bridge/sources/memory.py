@@ -25,7 +25,7 @@ from bridge.pipeline.scaling import Scaling
 from bridge.pipeline.verdict import Policy
 from bridge.record import Batch, Page, Record, Span
 from bridge.snapshot import WaitView
-from bridge.sources import Bound, Limits, Surroundings
+from bridge.sources import Bound, Limits, Surroundings, unlimited
 from bridge.sources.payload import records_event
 
 
@@ -193,7 +193,7 @@ class MemoryPartition:
         self.id = queue.name
         self._queue, self._arn, self._meter = queue, arn, surroundings.meter
 
-    async def fetch(self, limit: int, wait: float) -> Page:
+    async def fetch(self, limit: int, wait: float, size: Callable[[], float] = unlimited) -> Page:  # noqa: ARG002
         await anyio.lowlevel.checkpoint()
         deadline = anyio.current_time() + wait
         while True:

@@ -1,15 +1,12 @@
-"""A shard at work: one reader that stays a bounded way ahead of its lanes, the lanes that runners fetch from, and the
-one position that they share."""
+"""A shard at work: one reader that stays a bounded way ahead of its lanes, and the one position that they share."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from hashlib import blake2b
 from math import inf
 from typing import Any, NamedTuple
 
@@ -18,12 +15,13 @@ import anyio.lowlevel
 import msgspec
 import structlog
 
-from bridge.errors import BridgeError, NotFound, PartitionEnded, RemoteError, Throttled
+from bridge.errors import BridgeError, NotFound, Rejected, RemoteError, ServiceFault, Throttled
 from bridge.faults import PASSING, Backoff
 from bridge.pipeline.progress import Progress
 from bridge.position import Position, Positions
-from bridge.record import Batch, Page, Record
+from bridge.record import Record
 from bridge.snapshot import Gate
+from bridge.sources.shard_lanes import LARGE_READS, ReadAhead, ShardLane, lane_of
 from bridge.sources.shard_waits import ahead_line
 from bridge.sources.shards import (
     TRIM_HORIZON,
@@ -38,42 +36,19 @@ from bridge.sources.shards import (
 )
 from bridge.station import Station, countdown, held
 
-FIRST_ANSWER = 5.0
-"""Seconds that a fetch which shall not wait gives the reader to ask at all."""
 THROTTLE_PAUSE = 1.0
 """Seconds at least after a read that was refused for its rate (KIN-31, DDB-27)."""
 NEWS_AFTER = 1.0
 """A fault that is over sooner is no news, nor is throttling that is over within ten times as long."""
+PLACES_WITHIN = 20.0
+"""Seconds in which all shards of a mapping that begins at LATEST have their places, or are not waited for."""
 COMMIT_IDLE_EVERY = 30.0
 """Seconds between two commits of a position that moves although nothing comes (KIN-101)."""
-READ_AHEAD = 64 << 20
-"""Bytes of one mapping's records that were read and that no runner has taken yet. Shards of which nothing is held may
-read one more batch each."""
-LARGE_READS = 6
-"""At a time, of one mapping: pages of shards that are behind, which may have 10 MiB each."""
+
+Place = tuple[str, float | None]
+"""After a sequence number, and when that record arrived, if it was one."""
 
 log = structlog.get_logger()
-
-
-def lane_of(key: str, lanes: int) -> int:
-    """The lane of a key: the same in every process and on every machine (KIN-51)."""
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) % lanes
-
-
-class ReadAhead:
-    """Bytes that the readers of one mapping hold, together."""
-
-    def __init__(self, limit: int = READ_AHEAD) -> None:
-        self.limit = limit
-        self.held = 0
-        self.large = anyio.Semaphore(LARGE_READS)
-
-    def __repr__(self) -> str:
-        return f"<ReadAhead {self.held} of {self.limit} bytes>"
-
-    @property
-    def full(self) -> bool:
-        return self.held >= self.limit
 
 
 class Terms(NamedTuple):
@@ -96,105 +71,10 @@ class Terms(NamedTuple):
     """Told of children at the shard's end."""
     ended: Callable[[OpenShard], Awaitable[None]]
     """Called when all of the shard is read and settled."""
-
-
-class ShardLane:
-    """A partition: those records of a shard whose keys belong to it, in their order."""
-
-    def __init__(self, shard: OpenShard, name: str) -> None:
-        self.id = name
-        self._shard = shard
-        self._records: deque[Record] = deque()
-        self._news = anyio.Event()
-        self._answers = 0
-
-    def __repr__(self) -> str:
-        return f"<ShardLane {self.id}: {len(self._records)} ahead>"
-
-    @property
-    def hungry(self) -> bool:
-        """Less than one further batch waits in it (KIN-22)."""
-        return len(self._records) < self._shard.terms.batch_size
-
-    @property
-    def ahead(self) -> int:
-        """Records that wait in it."""
-        return len(self._records)
-
-    @property
-    def state(self) -> bytes:
-        """What was stored with the position."""
-        return self._shard.state
-
-    def put(self, records: Sequence[Record]) -> None:
-        """They follow those that are in it."""
-        self._records.extend(records)
-        self.wake()
-
-    def wake(self) -> None:
-        """There is something to look at."""
-        self._news.set()
-
-    # The partition's contract.
-
-    async def fetch(self, limit: int, wait: float) -> Page:
-        await anyio.lowlevel.checkpoint()
-        if not self._records:
-            await self._wait(anyio.current_time() + wait)
-        return self._take(limit)
-
-    async def _wait(self, deadline: float) -> None:
-        shard = self._shard
-        while not self._records:
-            if shard.failure is not None:
-                raise shard.failure
-            if shard.ended:
-                raise PartitionEnded
-            now = anyio.current_time()
-            heard = shard.answers > self._answers
-            until = deadline if heard or now < deadline else deadline + FIRST_ANSWER
-            if now >= until:
-                return
-            self._news = anyio.Event()
-            shard.listened = shard.listened or not heard
-            with anyio.CancelScope(deadline=until):
-                await self._news.wait()
-
-    def _take(self, limit: int) -> Page:
-        """No await: a cancelled fetch has taken nothing."""
-        shard, waiting = self._shard, self._records
-        answered = bool(waiting) or shard.answers > self._answers
-        self._answers = shard.answers
-        if len(waiting) <= limit:
-            records = tuple(waiting)
-            waiting.clear()
-        else:
-            records = tuple([waiting.popleft() for _ in range(limit)])
-        shard.took(records)
-        return Page(
-            records,
-            caught_up=shard.caught_up and not waiting,
-            lag=shard.lag,
-            full=len(records) == limit,
-            answered=answered,
-        )
-
-    async def hold(self, batch: Batch) -> tuple[Record, ...]:  # noqa: ARG002 - one owner, who never loses it
-        await anyio.lowlevel.checkpoint()
-        return ()
-
-    async def settle(
-        self,
-        done: Sequence[Record] = (),
-        failed: Sequence[Record] = (),  # noqa: ARG002 - what is let go is read again when the source opens again
-        unstarted: Sequence[Record] = (),  # noqa: ARG002
-        *,
-        state: bytes | None = None,
-    ) -> None:
-        await self._shard.settle(done, state)
-
-    async def finish(self) -> None:
-        await self._shard.finish(self)
+    placed: Callable[[Shard], None]
+    """Told when it is known where the shard begins, or that this cannot be known now."""
+    begun: anyio.Event
+    """So much is known of all shards that begin at LATEST (KIN-24)."""
 
 
 class OpenShard:
@@ -215,24 +95,29 @@ class OpenShard:
         self.lag: float | None = None
         names = [shard.id] if terms.lanes == 1 else [f"{shard.id}#{number}" for number in range(terms.lanes)]
         self.lanes = tuple(ShardLane(self, name) for name in names)
-        self._progress = Progress[Record, Where | Record](2 * terms.lanes * terms.batch_size)  # KIN-52
+        self._progress = Progress[Record, Place](2 * terms.lanes * terms.batch_size)  # KIN-52
         self._where = where
         self._cursor: Any = None
+        self._has_read = False
+        """By this cursor."""
         self._read_to = -1
         """The last sequence number that came by this cursor or subscription."""
         self._text = stored.position if stored else str(where)
         self._epoch = stored.epoch if stored else 0
-        self._held = 0
+        self.held = 0
+        """Bytes of records that no runner has taken yet."""
         self._finished: set[ShardLane] = set()
         self._room = anyio.Event()
         self._not_before = -inf
+        self._placed_at = -inf
         self._settled_in = False
         self._committed_at = -inf
         self._pushes = True
         self._backoff = Backoff(0.2, 30.0)
         self._station = Station("polling", "reads")
         self._failing_since = inf
-        self._resumed_behind = where.kind == "AFTER_SEQUENCE_NUMBER" and self._age(where) > terms.api.retention
+        self._gap_behind = ""
+        """Where it goes on, if that is older than the stream keeps its records."""
 
     def __repr__(self) -> str:
         return f"<OpenShard {self.shard.id}: {self.lanes!r}, {self._progress!r}{', ended' if self.ended else ''}>"
@@ -248,6 +133,9 @@ class OpenShard:
                     await self._read_on()
                 except PASSING as fault:
                     await self._wait_out(fault)
+                except Rejected as refusal:  # perhaps of its place, and no reason for the other shards to stop
+                    self._cursor = None
+                    await self._wait_out(refusal)
         except BridgeError as error:
             self.fail(error)
 
@@ -258,6 +146,7 @@ class OpenShard:
             lane.wake()
 
     async def _read_on(self) -> None:
+        where, again = self._where, False
         try:
             pushed = self.terms.api.pages(self.shard, self._where) if self._pushes else None
             if pushed is None:
@@ -267,54 +156,83 @@ class OpenShard:
         except PushUnavailable as error:
             self._pushes = False
             log.warning("push_unavailable", shard=self.shard.id, detail=str(error))
+            if again := not self.terms.begun.is_set():
+                self._where = where  # LATEST is what it was: nobody has heard of the mapping yet
         except CursorExpired:  # KIN-30: goes on after what was fetched, which is still in the lanes
             self._cursor = None
-        except PositionTrimmed:  # KIN-32, DDB-25
-            self._lose(f"the records after {self._where} are older than the stream keeps them")
-            self._where, self._cursor, self._resumed_behind = TRIM_HORIZON, None, False
+        except PositionTrimmed as error:  # KIN-32, DDB-25
+            if self._cursor is not None and self._has_read:
+                self._cursor = None  # it may stand before what was read by it
+                return
+            gone, self._where, self._cursor, self._gap_behind = self._where, TRIM_HORIZON, None, ""
+            if gone == TRIM_HORIZON:
+                raise ServiceFault(str(error)) from error  # it moves, or is not where they say
+            self._lose(f"the records after {gone} are older than the stream keeps them")
         except NotFound as error:
             await self.terms.missing(self.shard, error)
             if not self._past_the_end():
                 self._lose(f"the shard is gone; what followed {self._where} was not read")
             self._end()
+        finally:
+            if not again:
+                self.terms.placed(self.shard)
 
     async def _poll(self) -> None:
-        api = self.terms.api
         while not self.ended:
             await self._may_read()
             if self._cursor is None:
-                where, self._where = self._where, self._where.resolved  # LATEST at a later time is another place
-                self._cursor = await api.cursor(self.shard, where)
-                self._read_to = -1
-            page = await self._page() if self.caught_up else await self._large_page()
-            if page.cursor is None:
-                self._end(page.children)
-            elif page.caught_up and not page.records:
-                self._not_before += self._rest() - api.pause
+                await self._place()
+            if self.caught_up:
+                await self._page()
+            else:
+                await self._large_page()
 
-    async def _large_page(self) -> ReadPage:
+    async def _place(self) -> None:
+        api = self.terms.api
+        await anyio.sleep_until(self._placed_at + api.pause)  # KIN-12
+        self._placed_at = anyio.current_time()
+        where, self._where = self._where, self._where.resolved  # LATEST at a later time is another place
+        self._cursor = await api.cursor(self.shard, where)
+        self._has_read = False
+        self._read_to = -1
+        if where.kind == "AFTER_SEQUENCE_NUMBER" and self._age(where) > api.retention:
+            self._gap_behind = str(where)
+        await self._is_placed()
+
+    async def _is_placed(self) -> None:
+        """What is read shows the world that the mapping has begun: not before all shards have (KIN-24)."""
+        self.terms.placed(self.shard)
+        if not self.terms.begun.is_set():
+            with held("opening", "waits for the places of the other shards"), anyio.move_on_after(PLACES_WITHIN):
+                await self.terms.begun.wait()
+
+    async def _large_page(self) -> None:
         """How much may be asked for is known when it is its turn."""
         large = self.terms.ahead.large
         with held("turn", f"{LARGE_READS} shards at a time read large pages"):
             await large.acquire()
         try:
-            return await self._page()
+            await self._page()
         finally:
             large.release()
 
-    async def _page(self) -> ReadPage:
+    async def _page(self) -> None:
         api = self.terms.api
         self._not_before = anyio.current_time() + api.pause
         page = await api.read(self.shard, self._cursor, self._limit())
         self._cursor = page.cursor
         self._feed(page)
-        return page
+        if page.cursor is None:
+            self._end(page.children)
+        elif page.caught_up and not page.records:
+            self._not_before += self._rest() - api.pause
 
     async def _receive(self, pages: AsyncGenerator[ReadPage]) -> None:
         self._where = self._where.resolved
         self._read_to = -1
         async with aclosing(pages):
             async for page in pages:
+                await self._is_placed()
                 self._feed(page)
                 if page.cursor is None:
                     self._end(page.children)
@@ -352,20 +270,21 @@ class OpenShard:
         """Another shard's records never keep one from reading of which nothing is held."""
         if self._progress.full or not any(lane.hungry for lane in self.lanes):
             return True
-        return self._held > 0 and self.terms.ahead.full
+        return self.held > 0 and self.terms.ahead.full
 
     def _feed(self, page: ReadPage) -> None:
         self._well()
         self.answers += 1
+        self._has_read = True
         self.caught_up, self.lag = page.caught_up, page.lag
         self.terms.poll(page, "")
         records = self._fresh(page.records)
         if records:
             self._open(records, page.size if records is page.records else sum([len(it.json) for it in records]))
-        if page.passed and page.passed != (page.records[-1].id if page.records else ""):
+        if page.passed.isdecimal() and int(page.passed) > int(self._where.sequence or -1):
             self._where = Where("AFTER_SEQUENCE_NUMBER", page.passed)
-            self._progress.passed(self._where)
-        if self.listened or self._resumed_behind:
+            self._progress.passed((page.passed, None))
+        if self.listened or self._gap_behind:
             self._first_word(page)
 
     def _fresh(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -378,13 +297,16 @@ class OpenShard:
         return [record for record in records if int(record.id) > before]
 
     def _open(self, records: Sequence[Record], size: int) -> None:
-        """A record's position is reached with its last part (KIN-45)."""
+        """A record's position is reached with its last part (KIN-45). What stands for it holds none of its bytes."""
         last = len(records) - 1
         self._progress.opened(
-            (record, record if number == last or records[number + 1].id != record.id else None)
+            (
+                record,
+                (record.id, record.arrived_at) if number == last or records[number + 1].id != record.id else None,
+            )
             for number, record in enumerate(records)
         )
-        self._held += size
+        self.held += size
         self.terms.ahead.held += size
         self._where = Where("AFTER_SEQUENCE_NUMBER", records[last].id, records[last].arrived_at)
         if len(self.lanes) == 1:
@@ -401,9 +323,10 @@ class OpenShard:
         self.listened = False
         for lane in self.lanes:
             lane.wake()
-        if self._resumed_behind and page.records:
-            self._lose(f"the stored position {self._text} is older than the stream keeps its records")  # KIN-32
-        self._resumed_behind = self._resumed_behind and not (page.records or page.caught_up)  # KIN-13: an empty stretch
+        if self._gap_behind and page.records:
+            self._lose(f"the position {self._gap_behind} is older than the stream keeps its records")  # KIN-32
+        if page.records or page.caught_up:  # KIN-13: it may be an empty stretch
+            self._gap_behind = ""
 
     def _end(self, children: Sequence[Shard] = ()) -> None:
         self.ended = self.caught_up = True
@@ -424,6 +347,7 @@ class OpenShard:
     async def _wait_out(self, fault: RemoteError) -> None:
         """KIN-31, KIN-35, DDB-27: patience; the place in the shard stays."""
         self.terms.poll(None, fault.code)
+        self.caught_up = False  # nobody knows (TW-42)
         throttled = isinstance(fault, Throttled)
         now = anyio.current_time()
         self._failing_since = min(self._failing_since, now)
@@ -450,7 +374,7 @@ class OpenShard:
         """A runner has them now."""
         if records:
             size = sum(len(record.json) for record in records)
-            self._held -= size
+            self.held -= size
             self.terms.ahead.held -= size
             self._room.set()
 
@@ -493,7 +417,5 @@ class OpenShard:
             await self.terms.ended(self)
 
 
-def _text(place: Where | Record) -> str:
-    if isinstance(place, Where):
-        return str(place)
-    return str(Where("AFTER_SEQUENCE_NUMBER", place.id, place.arrived_at))
+def _text(place: Place) -> str:
+    return str(Where("AFTER_SEQUENCE_NUMBER", *place))

@@ -12,7 +12,8 @@ from bridge.snapshot import Gate, WaitView
 from bridge.sources.shards import Lineage
 
 if TYPE_CHECKING:
-    from bridge.sources.shard_reader import OpenShard, ReadAhead, ShardLane
+    from bridge.sources.shard_lanes import ReadAhead, ShardLane
+    from bridge.sources.shard_reader import OpenShard
 
 MOST_SHOWN = 50
 """Of each kind; of more shards the others are counted."""

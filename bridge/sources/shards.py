@@ -57,6 +57,9 @@ class Where(NamedTuple):
 
 
 TRIM_HORIZON = Where("TRIM_HORIZON")
+TWICE = 2
+"""Listings without a shard that are enough to believe that it is gone: one alone may have come too early, or between
+two states of the stream."""
 
 
 # What a service has to offer.
@@ -124,6 +127,8 @@ class StreamApi(Protocol):
     """Records that one read may ask for (KIN-11, DDB-5)."""
     retention: float
     """Seconds for which records are kept, as far as known; inf where not."""
+    filters: bool
+    """``shards`` leaves out what ended before the start that it is asked for."""
 
     async def shards(self, start: Where | None = None) -> list[Shard]:
         """All of them, of all pages; with ``start`` the service may leave out those that have ended before it."""
@@ -159,9 +164,14 @@ def end_of(shard: Shard, text: str) -> str:
     return str(Where("AFTER_SEQUENCE_NUMBER", number))
 
 
-def _begins_after(shard: Shard, position: Position) -> bool:
-    number = Where.parse(position.position).sequence
-    return bool(number) and shard.first.isdecimal() and int(shard.first) > int(number)
+def _is_of_another(shard: Shard, position: Position) -> bool:
+    """Whether the position was written about an earlier shard of this name: this one begins after a record of that, or
+    is open and begins after that one's end. Kinesis numbers in order of time, and shards of every stream begin with the
+    same names."""
+    where = Where.parse(position.position)
+    if not where.sequence or not shard.first.isdecimal() or int(shard.first) <= int(where.sequence):
+        return False
+    return where.at is not None or (position.ended and shard.last is None)
 
 
 # Which shard, and when.
@@ -182,6 +192,8 @@ class Lineage:
         self._listed: dict[str, Shard] = {}
         self._announced: dict[str, Shard] = {}
         self._children: dict[str, set[str]] = {}
+        self._absent: dict[str, int] = {}
+        """Shards that should be listed -> listings in a row that they were not in."""
         self._reading: set[str] = set()
 
     def __repr__(self) -> str:
@@ -204,12 +216,17 @@ class Lineage:
 
     # What happens.
 
-    def listed(self, shards: Iterable[Shard]) -> None:
-        """All that the service lists. A listing may be late: what was announced since counts as well, and an empty one
-        says nothing."""
+    def listed(self, shards: Iterable[Shard], *, filtered: bool = False) -> None:
+        """All that the service lists; ``filtered``: without those that ended before the mapping's beginning. A listing
+        may be late: what was announced since counts as well, an empty one says nothing, and that a shard is gone shows
+        in the second one that it is not in."""
         fresh = {shard.id: shard for shard in shards}
         if not fresh:
             return
+        expected = {parent for shard in fresh.values() for parent in shard.parents} | self._positions.keys()
+        self._absent = {
+            name: TWICE if filtered else min(self._absent.get(name, 0) + 1, TWICE) for name in expected - fresh.keys()
+        }
         self._announced = {name: shard for name, shard in self._announced.items() if name not in fresh}
         self._listed = fresh | self._announced
         self._relate()
@@ -255,13 +272,22 @@ class Lineage:
     # What follows.
 
     def strangers(self) -> list[str]:
-        """Tombstones of a stream that had the same name: their shards are open now, and begin after what the tombstone
-        says was read. Kinesis numbers in order of time, and shards of every stream begin with the same names."""
-        return [
-            shard
-            for shard, position in self._positions.items()
-            if position.ended and (it := self._listed.get(shard)) and it.last is None and _begins_after(it, position)
-        ]
+        """Shards whose positions are those of a stream that had the same name. Then all positions are."""
+        known = ((self._listed.get(shard), position) for shard, position in self._positions.items())
+        return [shard.id for shard, position in known if shard and _is_of_another(shard, position)]
+
+    def begin_anew(self) -> dict[str, Position]:
+        """For a stream that was made anew under its old name: the positions of all its shards, to be stored in place of
+        those that are there. A window that is still open is ended by what follows."""
+        stored = {shard: self._positions.get(shard) for shard in self._listed}
+        return {
+            shard: Position(
+                epoch=old.epoch if old else 0,
+                position=str(TRIM_HORIZON),
+                state=old.state if old and not old.ended else b"",
+            )
+            for shard, old in stored.items()
+        }
 
     def ready(self) -> list[Shard]:
         """Shards that may be started now: not finished, not being read, all parents finished (KIN-91). One that has a
@@ -275,7 +301,7 @@ class Lineage:
             if not position.ended and shard not in self._listed and shard not in self._reading
         ]
         waited_for = {shard.id for shard in unlisted} | self._reading
-        return unlisted + [
+        return [shard for shard in unlisted if self._absent.get(shard.id) == TWICE] + [
             shard
             for shard in self._listed.values()
             if shard.id not in done
@@ -298,7 +324,12 @@ class Lineage:
     def _gone(self, parent: str, child: Shard) -> bool:
         """It was trimmed. That a child was announced says nothing about a second parent: that may be younger than the
         last listing (KIN-91)."""
-        return parent not in self._listed and child.id not in self._announced
+        return self._absent.get(parent) == TWICE and parent not in self._listed and child.id not in self._announced
+
+    def doubtful(self) -> list[str]:
+        """Shards that are gone if the next listing does not have them either, and that others wait for."""
+        tombstones = {shard for shard, position in self._positions.items() if position.ended}
+        return [shard for shard, times in self._absent.items() if times < TWICE and shard not in tombstones]
 
     def start_of(self, shard: str) -> Where:
         """Where to read it from: its position, or its beginning (KIN-26). Raises StateError."""
@@ -327,7 +358,7 @@ class Lineage:
             shard
             for shard, position in self._positions.items()
             if position.ended
-            and shard not in self._listed
+            and self._absent.get(shard) == TWICE
             and all(child in self._positions for child in self._children.get(shard, ()))
         ]
 

@@ -17,7 +17,7 @@ from bridge.errors import Rejected, RemoteError
 from bridge.faults import PASSING, Backoff, classify
 from bridge.record import Batch, Page, Record
 from bridge.snapshot import WaitView
-from bridge.sources import Surroundings
+from bridge.sources import Surroundings, unlimited
 from bridge.sources.outbox import ENTRIES, Outbox
 from bridge.sources.queue_waits import waits
 from bridge.sources.receipts import Receipt, Receipts
@@ -140,7 +140,7 @@ class SqsPartition:
 
     # Receiving.
 
-    async def fetch(self, limit: int, wait: float) -> Page:
+    async def fetch(self, limit: int, wait: float, size: Callable[[], float] = unlimited) -> Page:  # noqa: ARG002
         asked = min(limit, ENTRIES)
         messages = await self._receive(asked, wait)
         if messages is None:

@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from bridge.position import Position, Positions
-    from bridge.sources.shard_reader import OpenShard, ReadAhead, ShardLane, Terms
+    from bridge.sources.shard_lanes import ReadAhead, ShardLane
+    from bridge.sources.shard_reader import OpenShard, Terms
 
 ORPHAN_LOOK = 0.5
 """Seconds after the end of a shard without known children until its stream is looked at again; then twice as many."""
+LISTED_AGAIN = 0.2
+"""Seconds after a listing that lacks shards until the one that is to confirm it."""
+ANEW = "the stream was made anew under its old name"
 
 
 class StreamSource:
@@ -55,6 +59,8 @@ class StreamSource:
         self._lineage = Lineage({})
         self._open: dict[str, OpenShard] = {}
         self._first: dict[str, Where] = {}
+        self._unplaced: set[str] = set()
+        """Shards that begin at LATEST, of which it is not known yet where that is."""
         self._ready: deque[ShardLane] = deque()
         self._waiting: dict[str, float] = {}
         """Shards that may not be read yet, and ended ones whose children are to come: since when, epoch seconds."""
@@ -102,9 +108,9 @@ class StreamSource:
     async def __aenter__(self) -> Self:
         import anyio
 
-        from bridge.sources.shard_reader import ReadAhead
+        from bridge.sources.shard_lanes import ReadAhead
 
-        self._look, self._more = anyio.Event(), anyio.Event()
+        self._look, self._more, self._begun = anyio.Event(), anyio.Event(), anyio.Event()
         self._ahead: ReadAhead = ReadAhead()
         self._api = await self.connect()
         self.surroundings.meter.retention(self._api.retention)
@@ -113,6 +119,8 @@ class StreamSource:
         await self._tasks.__aenter__()
         try:
             await self._advance({})
+            self._first.clear()  # at any later time LATEST is another place
+            self._placed(None)
             self._tasks.start_soon(self._discover, name=f"shards of {self.mapping.name}")
         except BaseException as error:
             self._tasks.cancel_scope.cancel()
@@ -140,6 +148,8 @@ class StreamSource:
 
     async def _begin(self) -> None:
         """The first time ever, what the starting position means is stored before anything is read (KIN-24)."""
+        import anyio
+
         from bridge.faults import persist
 
         assert self._api is not None  # noqa: S101
@@ -148,10 +158,15 @@ class StreamSource:
         self._lineage = Lineage(stored)
         kind = self.options.starting_position
         start = None if stored else Where(_KINDS[kind], at=self.options.starting_timestamp)
-        shards = await persist(lambda: api.shards(start), trouble=self.surroundings.trouble)
-        self._lineage.listed(shards)
+        filtered = start is not None and api.filters
+        while True:
+            shards = await persist(lambda: api.shards(start), trouble=self.surroundings.trouble)
+            self._lineage.listed(shards, filtered=filtered)
+            if not self._lineage.doubtful():
+                break
+            await anyio.sleep(LISTED_AGAIN)
         if start is None:
-            await self._forget_strangers()
+            await self._begin_anew()
             return
         if start.kind == "LATEST":
             start = start._replace(at=api.now() or time.time())
@@ -161,12 +176,15 @@ class StreamSource:
         self._first = {shard: start for shard, position in moved.items() if not position.ended}
         self._log.info("stream_begun", start=str(start), shards=len(self._first))
 
-    async def _forget_strangers(self) -> None:
-        if strangers := self._lineage.strangers():
-            for shard in strangers:
-                self._gap(shard, "the stream was made anew under its old name; its new shards are read from the start")
-            await self._positions.forget(strangers)
-            self._lineage.forgot(strangers)
+    async def _begin_anew(self) -> None:
+        """If it is another stream than before."""
+        strangers = self._lineage.strangers()
+        for shard in strangers:
+            self._gap(shard, f"{ANEW}; its new shards are read from the start")
+        if strangers:
+            moved = self._lineage.begin_anew()
+            await self._positions.move(moved)
+            self._lineage.stored(moved)
 
     # Which shards are read.
 
@@ -189,13 +207,15 @@ class StreamSource:
         period = self._api.discovery
         hurry = ORPHAN_LOOK
         while True:
-            orphans = bool(self._lineage.orphans())
+            orphans = bool(self._lineage.orphans() or self._lineage.doubtful())
             with anyio.move_on_after(min(hurry, period) if orphans else period):
                 await self._look.wait()
             hurry = min(2 * hurry, period) if orphans else ORPHAN_LOOK
             self._look = anyio.Event()
             try:
                 await self._list()
+                if self._lineage.strangers():
+                    raise NotFound(ANEW)
                 await self._advance({})
             except BridgeError as error:
                 self._fail(error)
@@ -235,6 +255,8 @@ class StreamSource:
             self._lineage.stored(fresh)
         for shard in ready:
             where = self._first.pop(shard.id, None) or self._lineage.start_of(shard.id)
+            if where.kind == "LATEST":
+                self._unplaced.add(shard.id)
             opened = OpenShard(shard, where, self._lineage.position(shard.id), self._terms())
             self._open[shard.id] = opened
             self._tasks.start_soon(opened.read, name=f"reader {self.mapping.name} {shard.id}")
@@ -289,6 +311,8 @@ class StreamSource:
             missing=self._missing,
             announced=self._announced,
             ended=self._ended,
+            placed=self._placed,
+            begun=self._begun,
         )
 
     def _polled(self, page: ReadPage | None, code: str) -> None:
@@ -304,6 +328,12 @@ class StreamSource:
     def _gap(self, shard: str, line: str) -> None:
         self.surroundings.meter.stream.gap()
         self._log.warning("position_trimmed", shard=shard, detail=line)
+
+    def _placed(self, shard: Shard | None) -> None:
+        if shard:
+            self._unplaced.discard(shard.id)
+        if not self._unplaced:
+            self._begun.set()
 
     def _announced(self, shards: Sequence[Shard]) -> None:
         self._lineage.announced(shards)

@@ -31,6 +31,7 @@ runner:Runner._tell                reporting
 runner:Runner._settle              settling
 runner:Runner._give_back           returning
 runner:Runner._process             -- all that it calls is above
+runner:Runner._round               -- all that it calls is above
 runner:Runner._work                settling
 runner:Runner.run                  starting
 flow:Buffer.freed                  buffer
@@ -84,11 +85,12 @@ sources/outbox:Outbox.room         deletes
 sources/outbox:Outbox.flush        closing
 sources/outbox:Outbox._movement    deletes closing
 sources/outbox:Outbox._deliver     -- a request on its way
-sources/shard_reader:ShardLane.fetch   polling
-sources/shard_reader:ShardLane._wait   polling
-sources/shard_reader:ShardLane.hold    slot
-sources/shard_reader:ShardLane.settle  settling store
-sources/shard_reader:ShardLane.finish  settling store
+sources/shard_lanes:ShardLane.fetch   polling
+sources/shard_lanes:ShardLane._wait   polling
+sources/shard_lanes:ShardLane.hold    slot
+sources/shard_lanes:ShardLane.settle  settling store
+sources/shard_lanes:ShardLane.finish  settling store
+sources/shard_reader:OpenShard._is_placed   opening
 sources/shard_reader:OpenShard._large_page  turn
 sources/shard_reader:OpenShard._may_read    ahead polling
 sources/shard_reader:OpenShard._wait_out    endpoint
@@ -108,7 +110,7 @@ sources/sqs_queue:SqsPartition.work      -- the queue's own task
 sources/sqs_queue:SqsPartition._keep_hidden  -- the heartbeat; what it keeps waits at `group`
 sources/sqs_queue:SqsPartition._*        -- a request on its way
 sources/streams:StreamSource.__aenter__  opening store
-sources/streams:StreamSource._begin      opening store
+sources/streams:StreamSource._begin*     opening store
 sources/streams:StreamSource._forget_*   opening store
 sources/streams:StreamSource.__aexit__   closing
 sources/streams:StreamSource.partitions  parent children

@@ -12,7 +12,7 @@ import pytest
 
 from bridge.errors import NotFound
 from bridge.record import Page
-from bridge.sources import SOURCES
+from bridge.sources import SOURCES, unlimited
 from bridge.sources.memory import MemoryPartition, MemoryQueue, MemorySource
 from bridge.stores import StateUrl
 from bridge.stores.memory import MemoryStore
@@ -96,7 +96,7 @@ def test_a_bug() -> None:
 class StuckPartition(MemoryPartition):
     """Its fetches never come back."""
 
-    async def fetch(self, limit: int, wait: float) -> Page:
+    async def fetch(self, limit: int, wait: float, size: Callable[[], float] = unlimited) -> Page:
         await anyio.sleep_forever()
         raise AssertionError
 

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.checkpoints import Checkpoints
 from bridge.mapping import Mapping, SourceArn, StreamOptions
-from bridge.sources import shard_reader
+from bridge.sources import shard_lanes
 from bridge.stores import StateUrl
 from bridge.stores.memory import MemoryStore
 from tests.clock import VirtualLoop
@@ -219,7 +219,7 @@ def test_read_ahead_of_a_lane_and_of_the_mapping(monkeypatch: pytest.MonkeyPatch
 
     check(played(lane), "ahead", f"reader of {SHARD}", "10 records are read and not taken yet")
 
-    monkeypatch.setattr(shard_reader.ReadAhead.__init__, "__defaults__", (10,))
+    monkeypatch.setattr(shard_lanes.ReadAhead.__init__, "__defaults__", (10,))
 
     async def mapping() -> Seen:
         async with streaming(broken, batch_size=2, stream=FaultyKinesis(shards=2)) as it:

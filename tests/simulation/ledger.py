@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping as Dict, Sequence
+from datetime import datetime
 from math import inf
 from typing import Any
 
 import msgspec
 
 from bridge.position import Position
+from bridge.sources.shard_lanes import lane_of
 from bridge.sources.shards import Where
 
 
@@ -28,6 +30,10 @@ class Entry(msgspec.Struct, eq=False):
     key: str
     shard: str
     filtered: bool
+    at: float
+    """Epoch seconds of its arrival, as the stream tells it."""
+    lane_key: str
+    """By which it is put into a lane."""
 
 
 class Life(msgspec.Struct, eq=False):
@@ -43,8 +49,17 @@ class Life(msgspec.Struct, eq=False):
 class Ledger:
     """``retries``, ``bisect`` and ``lanes`` are those of the mapping."""
 
-    def __init__(self, *, retries: float, bisect: bool, partial: bool, lanes: int) -> None:
+    def __init__(
+        self, *, retries: float, bisect: bool, partial: bool, lanes: int, max_age: float = inf, state_limit: int = 0
+    ) -> None:
         self._retries, self._bisect, self._partial, self._lanes = retries, bisect, partial, lanes
+        self._max_age, self._state_limit = max_age, state_limit
+        self.lanes = lanes
+        """From the next opening on."""
+        self.since = -inf
+        """Epoch seconds: what arrived before is not for the mapping."""
+        self.begun = True
+        """What is put from now on has to be handled."""
         self.entries: dict[str, Entry] = {}
         """By sequence number."""
         self.done: set[int] = set()
@@ -57,6 +72,12 @@ class Ledger:
         """The first promise that was not kept."""
         self._counted: set[int] = set()
         self._given_up: set[int] = set()
+        self._excused: set[int] = set()
+        """Trimmed, or from before the beginning: may be handled, or not."""
+        self._terminated: set[tuple[str, str]] = set()
+        """Windows of which the state was too large: shard and start."""
+        self._is_given_up = False
+        """The state of some window: what follows in it begins with none."""
         self._windowed = False
         self._life = Life({})
         self._by_shard: dict[str, list[Entry]] = {}
@@ -71,26 +92,39 @@ class Ledger:
         self._parents[name] = tuple(parents)
         self._closed.update(parents)
 
-    def put(self, number: str, key: str, shard: str, *, filtered: bool) -> None:
-        entry = Entry(len(self.entries), number, key, shard, filtered)
+    def put(
+        self, number: str, key: str, shard: str, *, filtered: bool, at: float = 0.0, lane_key: str | None = None
+    ) -> None:
+        entry = Entry(len(self.entries), number, key, shard, filtered, at, key if lane_key is None else lane_key)
         self.entries[number] = entry
         self._by_shard[shard].append(entry)
         if filtered:
             self.done.add(entry.order)
+        if not self.begun or at < self.since + 0.001:  # times are told in milliseconds
+            self._excused.add(entry.order)
+
+    def trimmed(self, shard: str, horizon: float = inf) -> None:
+        """What has a lower sequence number cannot be read any more."""
+        gone = {entry.order for entry in self._by_shard[shard] if int(entry.number) < horizon}
+        self._excused |= gone
+        self.note(f"trimmed {sorted(gone)}")
 
     def opened(self, positions: Dict[str, Position]) -> None:
         """A source starts from what is stored."""
         self.note(f"opened with {_told(positions)}")
         self._life = Life(dict(positions))
+        self._lanes = self.lanes
 
-    def begins(self, numbers: Sequence[str], event: Dict[str, Any]) -> None:
+    def begins(self, numbers: Sequence[str], event: Dict[str, Any], now: float = 0.0) -> None:
         """An invocation gets these records."""
         batch = [self.entries[number] for number in numbers]
         state = event.get("state", {}).get("orders", [])
         self.note(f"given {[entry.order for entry in batch]}" + (f" after {state}" if "window" in event else ""))
         self._judge_state([entry.order for entry in batch], state)
+        self._judge_size(event)
         if not batch:
-            if not event["isFinalInvokeForWindow"] or not state:
+            early = self._is_given_up or _window(event) in self._terminated
+            if not event["isFinalInvokeForWindow"] or not (state or early):
                 raise Broken("an invocation without records, of a window without records")  # TW-43
             return
         self.delivered += len(batch)
@@ -102,6 +136,10 @@ class Ledger:
         for entry in batch:
             if entry.filtered:
                 raise Broken(f"record {entry.order} was filtered out, and came all the same")
+            if now - entry.at >= self._max_age:
+                raise Broken(f"record {entry.order} is {now - entry.at:.3f} s old, and came all the same")  # KIN-66
+            if entry.at < self.since - 0.001:
+                raise Broken(f"record {entry.order} is from before the mapping's start")  # KIN-25
             self._judge_order(entry, here)
         self._judge_lineage(batch[0])
 
@@ -109,7 +147,9 @@ class Ledger:
         """It ran; so many records from the first on are handled."""
         if not numbers:
             self.note("ended its window")
-            self._counted.update(event["state"]["orders"])
+            self._counted.update(event["state"].get("orders", ()))
+            if event["isWindowTerminatedEarly"]:
+                self._terminated.add(_window(event))
             return
         self._windowed = "window" in event
         batch = tuple(self.entries[number].order for number in numbers)
@@ -136,7 +176,13 @@ class Ledger:
         (info,) = (value for name, value in document.items() if name.endswith("BatchInfo"))
         first, last = self.entries[info["startSequenceNumber"]], self.entries[info["endSequenceNumber"]]
         count = document["requestContext"]["approximateInvokeCount"]
-        self.note(f"given up {first.order} to {last.order}, {info['batchSize']} of them, {count} attempts")
+        why = document["requestContext"].get("condition", "")
+        self.note(f"given up {first.order} to {last.order}, {info['batchSize']} of them, {count} attempts: {why}")
+        if info["shardId"] != first.shard:
+            raise Broken(f"{document} is about {first.shard}")
+        if why == "RecordAgeExceeded":
+            self._aged(first, last, info["batchSize"], datetime.fromisoformat(document["timestamp"]).timestamp())
+            return
         fitting = [
             (batch, times)
             for batch, times in self._life.failures.items()
@@ -147,11 +193,40 @@ class Ledger:
         ((batch, times),) = fitting
         if not times == count == self._retries + 1:  # KIN-62
             raise Broken(f"{batch} failed {times} times, may {self._retries + 1}, the document says {count}")
-        if info["shardId"] != first.shard:
-            raise Broken(f"{document} is about {first.shard}")
         del self._life.failures[batch]
         self._given_up.update(batch)
         self._resolve(batch)
+
+    def _aged(self, first: Entry, last: Entry, count: int, now: float) -> None:
+        """KIN-66: a run of records of one lane, or the state of a window (TW-46)."""
+        reach = range(int(first.number), int(last.number) + 1)
+        among = [entry for entry in self._by_shard[first.shard] if int(entry.number) in reach and not entry.filtered]
+        if self._windowed and not self._is_due(first):
+            self._is_given_up = True
+            self._given_up.update(entry.order for entry in among if not self._is_due(entry))
+            return
+        lane = lane_of(first.lane_key, self._lanes)
+        run = [entry for entry in among if self._is_due(entry) and lane_of(entry.lane_key, self._lanes) == lane]
+        surely = [entry for entry in run if entry.order not in self._excused]
+        if not len(surely) <= count <= len(run):
+            raise Broken(f"{[entry.order for entry in run]} are given up as {count} records that are too old")
+        for entry in run:
+            if now - entry.at < self._max_age - 0.002:
+                raise Broken(f"record {entry.order} is given up as too old at {now - entry.at:.3f} s")
+        gone = {entry.order for entry in run}
+        for batch, times in [*self._life.failures.items()]:
+            rest = tuple(order for order in batch if order not in gone)
+            if rest and not self._bisect:
+                self._life.failures[rest] = max(times, self._life.failures[rest])  # it goes on with its attempts
+            if rest != batch:
+                del self._life.failures[batch]
+        self._given_up |= gone
+        self._resolve(sorted(gone))
+
+    def _is_due(self, entry: Entry) -> bool:
+        """It is neither done in this life, nor was before."""
+        behind = _reached(self._life.floor.get(entry.shard)) >= int(entry.number)
+        return entry.order not in self._life.done and not behind
 
     def broke(self, error: Broken) -> None:
         self.broken = self.broken or error
@@ -176,13 +251,15 @@ class Ledger:
         return [
             entry.order
             for entry in self.entries.values()
-            if entry.order not in self.done or (self._windowed and not entry.filtered and entry.order not in counted)
+            if entry.order not in self._excused
+            and (entry.order not in self.done or (self._windowed and not entry.filtered and entry.order not in counted))
         ]
 
     @property
     def wanted(self) -> int:
         """Records that the handler should get."""
-        return sum(not entry.filtered for entry in self.entries.values())
+        spared = self._excused | self._given_up
+        return sum(not entry.filtered and entry.order not in spared for entry in self.entries.values())
 
     @property
     def behind(self) -> list[str]:
@@ -190,7 +267,9 @@ class Ledger:
         return [
             shard
             for shard, entries in self._by_shard.items()
-            if entries and shard not in self._ended and _reached(self.stored.get(shard)) < int(entries[-1].number)
+            if shard not in self._ended
+            and (last := max((int(it.number) for it in entries if it.order not in self._excused), default=0))
+            and _reached(self.stored.get(shard)) < last
         ]
 
     @staticmethod
@@ -199,13 +278,19 @@ class Ledger:
         if len(set(state)) < len(state) or not set(state).isdisjoint(batch):
             raise Broken(f"{batch} comes with a state that has counted {state}")
 
+    def _judge_size(self, event: Dict[str, Any]) -> None:
+        """TW-50: a state that is too large is told once, and then no more."""
+        size = len(msgspec.json.encode(event.get("state")))
+        if self._state_limit and size > self._state_limit and not event["isWindowTerminatedEarly"]:
+            raise Broken(f"a state of {size} bytes goes on")
+
     def _judge_order(self, entry: Entry, here: set[int]) -> None:
         """KIN-50: nothing of a key, and with one lane nothing of the shard, is given before all that comes before it is
         finished: in this life, or, where it began behind that, in an earlier one."""
         for before in self._by_shard[entry.shard]:
             if before is entry:
                 return
-            if before.filtered or before.order in here or before.order in self._life.done:
+            if before.filtered or before.order in here or before.order in self._life.done | self._excused:
                 continue
             if self._lanes > 1 and before.key != entry.key:
                 continue
@@ -219,14 +304,16 @@ class Ledger:
         while ancestors:
             shard = ancestors.pop()
             ancestors += self._parents.get(shard, ())
-            left = [before.order for before in self._by_shard.get(shard, ()) if before.order not in self.done]
+            closed = self.done | self._excused
+            left = [before.order for before in self._by_shard.get(shard, ()) if before.order not in closed]
             if left:
                 raise Broken(f"record {entry.order} of {entry.shard} comes before {left} of its ancestor {shard}")
 
     def _judge_position(self, shard: str, position: Position) -> None:
         reached = _reached(position)
         entries = self._by_shard[shard]
-        ahead = [e.order for e in entries if e.order not in self.done and (position.ended or int(e.number) <= reached)]
+        left = [entry for entry in entries if entry.order not in self.done | self._excused]
+        ahead = [entry.order for entry in left if position.ended or int(entry.number) <= reached]
         if ahead:
             raise Broken(f"the position of {shard} is {_told({shard: position})}, before {ahead} are done")
         if position.ended and shard not in self._closed:
@@ -246,6 +333,10 @@ class Ledger:
         most = 1 if self._bisect and len(batch) > 1 else self._retries + 1
         if failures[batch] > most:
             raise Broken(f"{batch} failed {failures[batch]} times, and may {most}")
+
+
+def _window(event: Dict[str, Any]) -> tuple[str, str]:
+    return event["shardId"], event["window"]["start"]
 
 
 def _reached(position: Position | None) -> float:

@@ -28,6 +28,14 @@ class Act(NamedTuple):
     detail: Any = None
 
 
+class Change(NamedTuple):
+    """What the mapping has from a reload on (KIN-56)."""
+
+    lanes: int
+    batch_size: int
+    window: float
+
+
 class Plan(msgspec.Struct, kw_only=True):
     """One run."""
 
@@ -51,6 +59,14 @@ class Plan(msgspec.Struct, kw_only=True):
     """Seconds at most that a write takes."""
     filtered: bool
     """Records of some keys never reach the handler."""
+    pushed: bool
+    """Records come by enhanced fan-out (KIN-100)."""
+    travel: float
+    """Seconds at most that a request takes on its way."""
+    starts_after: float
+    """Seconds after which the daemon starts, and the mapping begins."""
+    state_limit: int
+    """Bytes of a window's state; 0: what it is (TW-32)."""
 
     def filters(self, key: str) -> bool:
         """Whether records of this key never do."""
@@ -64,6 +80,11 @@ class Plan(msgspec.Struct, kw_only=True):
         inner = {"partitionKey": leaf} if self.kind == "kinesis" else {"dynamodb": {"Keys": {"id": {"S": leaf}}}}
         return (json.dumps(inner),)
 
+    @property
+    def buffer(self) -> int:
+        """Bytes that may be received and unfinished: sometimes a few records."""
+        return self.dice("buffer").choice((1 << 28, 1 << 28, 1500))
+
     def dice(self, whose: str) -> random.Random:
         """Chance for one actor, whatever the others do."""
         return random.Random(f"{self.seed} {whose}")
@@ -76,6 +97,8 @@ def plan(seed: int) -> Plan:
     length, records = dice.choice(LENGTHS), dice.randint(3, 40)
     retries = dice.choice((inf, 0, 1, 2, 3))
     tumbling = dice.choice((0.0, 0.0, 0.0, 2.0, 10.0))
+    block = dice.random() < 0.3
+    late, starting = _start(dice, kind, length)
     return Plan(
         seed=seed,
         kind=kind,
@@ -90,19 +113,48 @@ def plan(seed: int) -> Plan:
             bisect=dice.random() < 0.5,
             tumbling_window=tumbling,
             on_failure=QUEUE,
+            block=block,
+            max_age=dice.choice((inf, inf, inf, 2.0, 10.0, 60.0)),
+            **starting,
         ),
         fates=_fates(dice, records, retries),
-        acts=_acts(dice, length, records, kind),
+        acts=_acts(dice, length, records, kind, block=block, windowed=tumbling > 0),
         shape=_shape(dice, kind),
         throttles=dice.choice((0.0, 0.0, 0.1, 0.3)),
         slow_store=dice.choice((0.0, 0.0, 0.1, 2.0)),
         filtered=dice.random() < 0.2,
+        pushed=kind == "kinesis" and dice.random() < 0.3,
+        travel=dice.choice((0.0, 0.0, 0.5)),
+        starts_after=late,
+        state_limit=dice.choice((0, 200)) if tumbling else 0,
     )
 
 
-def _acts(dice: random.Random, length: float, records: int, kind: str) -> list[Act]:
-    kinds = _puts(dice, length, records), _shapes(dice, length, kind), _faults(dice, length), _deaths(dice, length)
+def _start(dice: random.Random, kind: str, length: float) -> tuple[float, dict[str, Any]]:
+    """When the daemon starts, and the mapping's options about where it begins. Times are seconds of the run."""
+    late = dice.choice((0.0, 0.0, length / 2))
+    way = dice.choice(("TRIM_HORIZON", "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"))
+    if way == "AT_TIMESTAMP" and kind == "dynamodb":
+        way = "LATEST"  # DDB-7
+    at = dice.choice((-60.0, late / 2, late)) if way == "AT_TIMESTAMP" else None
+    return late, {"starting_position": way, "starting_timestamp": at}
+
+
+def _acts(dice: random.Random, length: float, records: int, kind: str, *, block: bool, windowed: bool) -> list[Act]:
+    kinds = (
+        _puts(dice, length, records),
+        _shapes(dice, length, kind),
+        _faults(dice, length, block=block),
+        _deaths(dice, length, windowed=windowed),
+        _losses(dice, length),
+    )
     return sorted(chain(*kinds), key=lambda act: act.at)
+
+
+def _losses(dice: random.Random, length: float) -> list[Act]:
+    """What the stream does not keep any longer, read or not."""
+    ways = (lambda: ("trim", (dice.random(), dice.random())), lambda: ("vanish", dice.random()))
+    return [Act(dice.uniform(0, length), *dice.choice(ways)()) for _ in range(dice.choice((0, 0, 1, 3)))]
 
 
 def _fates(dice: random.Random, records: int, retries: float) -> dict[int, float]:
@@ -124,9 +176,9 @@ def _shapes(dice: random.Random, length: float, kind: str) -> list[Act]:
     return [Act(dice.uniform(0, spread), dice.choice(ways), dice.random()) for _ in range(count)]
 
 
-def _faults(dice: random.Random, length: float) -> list[Act]:
+def _faults(dice: random.Random, length: float, *, block: bool) -> list[Act]:
     codes = ("throttled", "InternalFailure", "ServiceUnavailable", "expired")
-    operations = ("GetRecords", "GetRecords", "GetShardIterator", "list")
+    operations = ("read", "read", "GetShardIterator", "list")
     makers = (
         lambda: ("refuse", (dice.choice(operations), [dice.choice(codes)] * dice.randint(1, 4))),
         lambda: ("cut_off", dice.choice(operations)),
@@ -136,16 +188,25 @@ def _faults(dice: random.Random, length: float) -> list[Act]:
         lambda: ("expire", None),
         lambda: ("store fails", dice.randint(1, 2)),
         lambda: ("queue fails", dice.randint(1, 2)),
+        lambda: ("queue is away", dice.choice((20.0, 100.0) if block else (20.0,))),
+        lambda: ("steal", None),
+        lambda: ("hide", [dice.random() for _ in range(5)]),
     )
     return [Act(dice.uniform(0, length), *dice.choice(makers)()) for _ in range(dice.choice((0, 1, 3, 6)))]
 
 
-def _deaths(dice: random.Random, length: float) -> list[Act]:
+def _deaths(dice: random.Random, length: float, *, windowed: bool) -> list[Act]:
     ways = (
         lambda: ("crash", dice.random() < 0.5),  # whether the write that is under way still happens
         lambda: ("crash", dice.random() < 0.5),
         lambda: ("restart", None),
-        lambda: ("pause", dice.choice((0.1, 2.0))),
+        lambda: ("pause", dice.choice((0.0, 0.1, 2.0))),
+        lambda: ("outage", dice.choice((1.0, 5.0))),
+        lambda: ("outage", dice.choice((1.0, 5.0))),
+        lambda: (
+            "reload",
+            Change(1 if windowed else dice.randint(1, 3), dice.choice((1, 3, 100)), dice.choice((0, 0, 2))),
+        ),
     )
     return [Act(dice.uniform(0, length + 5), *dice.choice(ways)()) for _ in range(dice.choice((0, 0, 1, 1, 2, 3)))]
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.position import Position
+from bridge.snapshot import iso
 from tests.simulation.ledger import Broken, Ledger
 
 PLAIN: dict[str, Any] = {}
@@ -161,3 +162,92 @@ def test_a_window_that_counts_twice() -> None:
     it = ledger("x")
     with pytest.raises(Broken, match="has counted"):
         it.begins(["10"], {"window": {}, "state": {"orders": [0]}})
+
+
+NOW = 1_700_000_000.0
+
+
+def aged(numbers: Sequence[int], at: float, *, size: int | None = None) -> dict[str, Any]:
+    told = document(numbers, 1, size=size)
+    told["requestContext"]["condition"] = "RecordAgeExceeded"
+    return {**told, "timestamp": iso(at)}
+
+
+def aging(*ages: float, **options: Any) -> Ledger:
+    """Records of one key that are so old."""
+    it = ledger(max_age=60.0, **options)
+    for number, age in enumerate(ages, 10):
+        it.put(str(number), "x", "a", filtered=False, at=NOW - age)
+    return it
+
+
+def test_a_record_that_is_too_old() -> None:
+    with pytest.raises(Broken, match=r"60\.000 s old"):
+        aging(60, 1).begins(["10"], PLAIN, NOW)
+
+
+def test_records_that_were_given_up_as_too_old() -> None:
+    it = aging(80, 70, 1)
+    it.reported(aged((10, 11), NOW))
+    it.moves({"a": after(11)})
+    handles(it, 12)
+    assert it.open == []
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [(aged((10, 12), NOW, size=3), "given up as too old at 1"), (aged((10, 12), NOW, size=2), "as 2 records")],
+)
+def test_a_document_about_records_that_are_not_too_old(told: dict[str, Any], why: str) -> None:
+    with pytest.raises(Broken, match=why):
+        aging(80, 70, 1).reported(told)
+
+
+def test_attempts_go_on_when_a_record_of_the_batch_grew_too_old() -> None:
+    it = aging(59, 1)
+    handles(it, 10, 11, well=0)
+    it.reported(aged((10,), NOW + 2))
+    handles(it, 11, well=0)
+    with pytest.raises(Broken, match="may 2"):
+        handles(it, 11, well=0)
+
+
+def test_what_was_trimmed_may_be_missing_and_nothing_else() -> None:
+    it = ledger("x", "x", "x")
+    it.trimmed("a", 12)
+    it.begins(["12"], PLAIN)
+    it.moves({"a": after(11)})
+    assert it.open == [2]
+    with pytest.raises(Broken, match="before"):
+        it.moves({"a": after(12)})
+
+
+def test_what_is_from_before_the_beginning() -> None:
+    it = ledger()
+    it.since = NOW
+    it.put("10", "x", "a", filtered=False, at=NOW - 1)
+    it.put("11", "x", "a", filtered=False, at=NOW + 0.1)
+    assert it.open == [1]
+    with pytest.raises(Broken, match="before the mapping's start"):
+        it.begins(["10"], PLAIN)
+
+
+def test_what_is_put_before_a_mapping_has_begun_may_be_missing() -> None:
+    it = ledger("x")
+    it.begun = False
+    it.put("20", "x", "a", filtered=False)
+    it.begun = True
+    it.put("21", "x", "a", filtered=False)
+    assert it.open == [0, 2]
+
+
+def test_a_state_that_is_too_large_and_goes_on() -> None:
+    it = ledger("x", state_limit=20)
+    event = {"window": {"start": "0"}, "shardId": "a", "state": {"more": "x" * 20}, "isWindowTerminatedEarly": False}
+    with pytest.raises(Broken, match="goes on"):
+        it.begins(["10"], event)
+    state = {"orders": [0], "more": "x" * 20}
+    final = {**event, "state": state, "isWindowTerminatedEarly": True, "isFinalInvokeForWindow": True}
+    it.begins([], final)
+    it.ends([], 0, final)
+    it.begins([], {**final, "state": {}, "isWindowTerminatedEarly": False})  # TW-51: the ordinary one has nothing left

@@ -3,11 +3,13 @@ them with ``BRIDGE_SEEDS=COUNT``."""
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,15 @@ PORTION = 100
 ROOT = Path(__file__).parents[2]
 REMEMBERED = (2987,)
 """Found something once that the first seeds do not: a merged shard whose second parent nobody knew yet."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def swept() -> Iterator[None]:
+    """What is there already is not looked through again after each run."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

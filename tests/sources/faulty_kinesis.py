@@ -84,6 +84,7 @@ class FaultyKinesis(FaultyStream):
             asked = {"filter": params.get("ShardFilter", {}), "after": params.get("ExclusiveStartShardId", "")}
         size = min(params.get("MaxResults", 1000), self.shards_a_page)
         found = [shard for shard in self._filtered(asked["filter"]) if shard.id > asked["after"]]
+        found = found if token else self.complete(found)
         answer: dict[str, Any] = {"Shards": [self._described(shard) for shard in found[:size]]}
         if len(found) > size:
             more = {"filter": asked["filter"], "after": found[size - 1].id, "at": anyio.current_time()}
@@ -208,10 +209,11 @@ class FaultyKinesis(FaultyStream):
             if self._owners[name][0] != owner + 1:
                 raise Refused("ResourceInUseException")  # KIN-104
 
-    def steal(self, shard: str) -> None:
-        """Somebody else subscribes to it."""
-        owner, _ = self._owners[shard]
-        self._owners[shard] = (owner + 1, anyio.current_time())
+    def steal(self, shard: str = "") -> None:
+        """Somebody else subscribes to it, or to all that have subscribers."""
+        for name in [shard] if shard else [*self._owners]:
+            owner, _ = self._owners[name]
+            self._owners[name] = (owner + 1, anyio.current_time())
         self.changed()
 
     def _event(self, shard: Shard, page: list[Stored], number: int, *, ended: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping as Dict
-from math import inf
+from math import floor, inf
 from typing import Any, ClassVar, NamedTuple
 
 import anyio
@@ -80,6 +80,8 @@ class FaultyStream(ShardModel):
         """False: no such stream."""
         self.latency = 0.0
         """Seconds that each answer takes after its request was carried out."""
+        self.travel: Callable[[], float] | None = None
+        """Gives the seconds that each request takes before that."""
         self.shards_a_page = 100
         self.hides_children = False
         """GetRecords does not tell what follows the end of a shard."""
@@ -94,6 +96,7 @@ class FaultyStream(ShardModel):
         self._hangs: set[str] = set()
         self._blanks: Counter[str] = Counter()
         self._repeats: Counter[str] = Counter()
+        self._hidden: list[float] = []
         self._serial = 0
         self._valid_from = 0
         self._recent: dict[tuple[str, str], deque[float]] = {}
@@ -143,6 +146,18 @@ class FaultyStream(ShardModel):
         """The next pages come twice: what they say to read on with gives the same records again."""
         self._repeats[shard] += times
 
+    def hide(self, *shares: float) -> None:
+        """The next listings, every second one of them, lack one shard, that at this share of them."""
+        for share in shares:
+            self._hidden += [share, -1.0]
+
+    def complete(self, shards: list[Shard]) -> list[Shard]:
+        """What of them a listing has."""
+        if not self._hidden or len(shards) < 2:
+            return shards
+        missing = floor(self._hidden.pop(0) * len(shards))
+        return [shard for number, shard in enumerate(shards) if number != missing]
+
     def of(self, operation: str, shard: str = "") -> list[Call]:
         return [call for call in self.calls if call.operation == operation and shard in ("", call.shard)]
 
@@ -190,7 +205,7 @@ class FaultyStream(ShardModel):
         self.calls.append(Call(operation, params, anyio.current_time(), about))
         self.counts[operation] += 1
         self.changed()
-        await anyio.lowlevel.checkpoint()
+        await anyio.sleep(self.travel() if self.travel else 0)
         if operation in self._hangs:
             await anyio.sleep_forever()
         self._refuse_as_scripted(operation, about)

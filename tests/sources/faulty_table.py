@@ -105,8 +105,9 @@ class FaultyTable(FaultyStream):
         if wanted := params.get("ShardFilter"):
             assert wanted["Type"] == "CHILD_SHARDS"
             shards = [shard for shard in shards if wanted["ShardId"] in shard.parents]
-        names = [shard.id for shard in shards]
         after = params.get("ExclusiveStartShardId")
+        shards = shards if after else self.complete(shards)
+        names = [shard.id for shard in shards]
         begin = names.index(after) + 1 if after in names else 0
         size = min(size, self.shards_a_page)
         page = shards[begin : begin + size]

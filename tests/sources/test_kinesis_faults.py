@@ -9,7 +9,7 @@ import anyio
 import pytest
 import structlog
 
-from bridge.errors import AccessDenied, NotFound, Rejected
+from bridge.errors import AccessDenied, NotFound
 from bridge.position import Position
 from tests.contracts.stream import reading
 from tests.sources.faulty_kinesis import FaultyKinesis
@@ -156,8 +156,6 @@ async def test_shards_of_a_stream_that_was_made_anew_are_read_although_those_bef
     [
         ("AccessDeniedException", AccessDenied),  # KIN-34
         ("KMSAccessDeniedException", AccessDenied),
-        ("KMSDisabledException", Rejected),
-        ("KMSNotFoundException", Rejected),
     ],
 )
 async def test_what_does_not_pass_ends_the_source_and_leaves_the_positions(

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from bridge.record import Record
-from bridge.sources.shard_reader import lane_of
+from bridge.sources.shard_lanes import lane_of
 from tests.contracts.stream import reading
 from tests.sources.faulty_kinesis import FaultyKinesis
 from tests.sources.near_streams import LocalKinesis, numbers, take

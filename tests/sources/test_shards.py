@@ -25,6 +25,7 @@ def lineage(*shards: Shard, **positions: str) -> Lineage:
         }
     )
     made.listed(shards)
+    made.listed(shards)
     return made
 
 
@@ -191,12 +192,31 @@ class TestTombstones:
 class TestStreamsOfTheSameName:
     OLD, NEW = Where("AFTER_SEQUENCE_NUMBER", "500"), Shard("a", first="900")
 
-    def test_a_tombstone_of_the_older_one_is_a_stranger(self) -> None:
-        lines = Lineage({"a": Position(position=str(self.OLD), ended=True), "b": Position(position="TRIM_HORIZON")})
-        lines.listed([self.NEW])
+    READ = OLD._replace(at=7.0)
+    """Said by a record."""
+
+    @pytest.mark.parametrize(
+        ("shard", "position"),
+        [
+            (NEW, Position(position=str(OLD), ended=True)),
+            (NEW, Position(position=str(READ), ended=True)),
+            (NEW, Position(position=str(READ))),
+            (Shard("a", first="900", last="950"), Position(position=str(READ), ended=True)),
+        ],
+        ids=str,
+    )
+    def test_what_the_older_one_left_is_a_stranger(self, shard: Shard, position: Position) -> None:
+        child = Shard("b", ("a",), first="901")
+        lines = Lineage({"a": position, "b": Position(epoch=3, position="TRIM_HORIZON", state=b"open")})
+        lines.listed([shard, child])
         assert lines.strangers() == ["a"]
-        lines.forgot(lines.strangers())
-        assert ids(lines.ready()) == ["b", "a"]
+        anew = lines.begin_anew()
+        lines.stored(anew)
+        assert lines.strangers() == []
+        assert starts(lines) == ["a"]
+        ends(lines, "a")
+        assert starts(lines) == ["b"]
+        assert anew["b"] == Position(epoch=3, position="TRIM_HORIZON", state=b"open")
 
     @pytest.mark.parametrize(
         "shard",
@@ -239,7 +259,7 @@ class History:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["split", "merge", "trim", "list", "end", "end", "restart"]), st.integers(0, 99)),
+    st.tuples(st.sampled_from(["split", "merge", "trim", "list", "late", "end", "end", "restart"]), st.integers(0, 99)),
     min_size=10,
     max_size=80,
 )
@@ -252,8 +272,9 @@ def test_each_shard_is_read_once_after_its_parents(steps: list[tuple[str, int]],
     stream, stored = History(), dict[str, Position]()
     lines, ended, trimmed, parents = Lineage({}), set[str](), set[str](), dict[str, tuple[str, ...]]()
 
-    def look() -> None:
+    def look(lacks: int = -1) -> None:
         lines.listed(stream.shards.values())
+        lines.listed(shard for number, shard in enumerate(stream.shards.values()) if number != lacks)
         parents.update({shard.id: shard.parents for shard in stream.shards.values()})
         moved = {} if stored else lines.begin(start)
         stored.update(moved)
@@ -296,6 +317,8 @@ def test_each_shard_is_read_once_after_its_parents(steps: list[tuple[str, int]],
             look()
         elif what == "list":
             look()
+        elif what == "late":
+            look(lacks=number % len(stream.shards))
 
     for _ in range(200):  # to the end of all that there is
         look()

@@ -349,3 +349,66 @@ async def test_all_of_a_windows_event_names_the_same_source(names_stream: bool) 
         first, final = (one.event for one in it.handled[:2])
         assert first["eventSourceARN"] == final["eventSourceARN"] == arn
         assert [record["eventSourceARN"] for record in first["Records"]] == [arn]
+
+
+async def test_a_final_invocation_that_fails_for_too_long_is_given_up() -> None:
+    """TW-46: age counts from the window's end, also before each try that does not run; the next window follows."""
+
+    def handler(call: Call) -> Any:
+        if call.event["isFinalInvokeForWindow"] and call.event["window"]["start"] == ONE:
+            raise ValueError
+        return gathering(call)
+
+    async with streaming(handler, tumbling_window=60, max_age=90, on_failure=QUEUE) as it:
+        it.start()
+        await put_at(it, 10, 70)
+        await it.finished()
+        (document,) = it.destination.documents
+        assert document["requestContext"]["condition"] == "RecordAgeExceeded"
+        assert document["KinesisBatchInfo"]["startSequenceNumber"] == it.number("10")
+        after = next(one for one in it.handled if one.names == ["70"])
+        assert 150 <= after.at - 1000 + 1_700_000_000 - START < 185
+        assert after.event["state"] == {}
+
+
+async def test_a_final_invocation_that_is_late_is_tried_once() -> None:
+    """TW-46: a window that ended long ago, while nobody was there, is not given up unseen."""
+    async with streaming(gathering, tumbling_window=60, max_age=90) as it:
+        it.start()
+        await put_at(it, 10)
+        await it.finished()
+        await it.stop()
+        await at(1000)
+        it.start()
+        await it.until(lambda: len(it.handled) == 2)
+        assert told(it)[-1] == ("S(final)", ["10"])
+
+
+async def test_silence_does_not_close_a_window_while_nobody_can_read() -> None:
+    """TW-42: what comes late because it could not be read is still of its window."""
+    async with streaming(gathering, tumbling_window=60) as it:
+        it.start()
+        await put_at(it, 10)
+        await at(50)
+        it.stream.refuse("GetRecords", *["InternalFailure"] * 100)
+        await put_at(it, 55)
+        await at(75)
+        it.stream.allow("GetRecords")
+        await at(200)
+        assert told(it) == [("S(10)", []), ("S(55)", ["10"]), ("S(final)", ["10", "55"])]
+
+
+async def test_one_empty_read_of_a_table_is_no_silence() -> None:
+    """TW-42: an empty answer says nothing about what follows it (DDB-6)."""
+    async with streaming(gathering, stream=FaultyTable(), tumbling_window=60) as it:
+        await put_at(it, 10)
+        it.start()
+        await it.finished()
+        await it.stop()
+        it.put("20")
+        await at(100)
+        it.stream.blank(1)
+        it.start()
+        await it.finished()
+        await at(200)
+        assert told(it) == [("S(10)", []), ("S(20)", ["10"]), ("S(final)", ["10", "20"])]

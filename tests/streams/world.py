@@ -220,16 +220,15 @@ class Daemon:
         near: Any = Mortal(self, world.stream)
         far = {service: Mortal(self, world.destination) for service in ("sqs", "sns", "s3")}
         aws: Any = LocalStreams(near, **far)
-        invoker = self._invoker = Invoker(
-            MortalExecutor(self, world), world.metrics.function_meter(world.function.name)
-        )
+        self.buffer = Buffer(world.buffer)
+        invoker = self.invoker = Invoker(MortalExecutor(self, world), world.metrics.function_meter(world.function.name))
         store: Any = MortalStore(self, world.disk)
         self._checkpoints = Checkpoints(store, world.metrics.checkpoint_seconds.observe)
         delivery = Delivery(aws, lambda name: world.function, _accept_nothing, lambda name: invoker.meter)
         self.supervisor = Supervisor(
             aws,
             world.metrics,
-            Buffer(world.buffer),
+            self.buffer,
             world.pauses,
             delivery=delivery,
             checkpoints=self._checkpoints,
@@ -241,7 +240,7 @@ class Daemon:
             with self._scope:
                 async with self._checkpoints.running(), self.supervisor.running():
                     for mapping in self._world.mappings:
-                        await self.supervisor.add(mapping, self._invoker)
+                        await self.supervisor.add(mapping, self.invoker)
                     await self._stop.wait()
                     await self.supervisor.drain()
         finally:
