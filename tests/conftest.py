@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
+
+from bridge.telemetry import logs
 
 pytest_plugins = ["tests.servers"]
 
@@ -29,6 +33,20 @@ def _loggers_follow() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(structlog, "configure", uncached)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_restored() -> Iterator[None]:
+    """What a test has configured, also by running a command in its own process, is undone."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    if structlog.is_configured():
+        logs.configure("debug", "json", io.StringIO())
+        logging.captureWarnings(False)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
 
 
 def missing(what: str) -> None:

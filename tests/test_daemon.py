@@ -30,7 +30,6 @@ from bridge.position import Position
 from bridge.settings import Settings, load
 from bridge.stores import open_store
 from bridge.telemetry import logs
-from tests.quiet import logging_restored
 from tests.sources.faulty_sqs import FaultySqs
 from tests.wire import Wire
 
@@ -296,7 +295,5 @@ async def test_a_delete_that_was_cut_short_is_finished_at_the_next_start(place: 
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with logging_restored():
-        logs.configure("warning", "json")
-        yield
+def _quiet() -> None:
+    logs.configure("warning", "json")

@@ -145,7 +145,8 @@ async def settled(leash: Leash) -> int:
     with anyio.fail_after(20):
         while True:
             ignored = next(line for line in status.read_text().splitlines() if line.startswith("SigIgn"))
-            if int(ignored.split()[1], 16) >> (signal.SIGHUP - 1) & 1:
+            mask = int(ignored.split()[1], 16)  # some of them may have been ignored before it began (nohup)
+            if all(mask >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
                 return leash._guard.pid
             await anyio.sleep(0.01)
 

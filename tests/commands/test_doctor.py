@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bridge.commands import main
 from tests.configured import mapped, write
-from tests.quiet import logging_restored
 from tests.servers import REGION, Server, unique
 
 LOSES = (
@@ -20,14 +18,12 @@ LOSES = (
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_keys: None) -> Iterator[None]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_keys: None) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("BRIDGE_CONFIG", raising=False)
     monkeypatch.delenv("BRIDGE_ADMIN", raising=False)
     monkeypatch.setenv("BRIDGE_ADMIN__LISTEN", "127.0.0.1:0")
-    with logging_restored():
-        yield
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 
 from bridge.commands import main
 from tests.configured import QUEUE, WORKER, mapped, write
-from tests.quiet import logging_restored
 from tests.servers import Server
 
 pytestmark = pytest.mark.usefixtures("aws_keys")
@@ -27,12 +25,10 @@ RUN = [
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("BRIDGE_CONFIG", raising=False)
-    with logging_restored():
-        yield
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, Any], list[str]]:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.doctor.clinic import Clinic
-from tests.quiet import logging_restored
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_keys: None) -> Iterator[None]:
-    """No configuration and no daemon is found by accident; logs are as they were afterwards."""
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws_keys: None) -> None:
+    """No configuration and no daemon is found by accident."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("BRIDGE_") and name != "BRIDGE_REQUIRE"]:
         if name != "BRIDGE_NODE_MODULES":
             monkeypatch.delenv(name)
-    with logging_restored():
-        yield
 
 
 @pytest.fixture

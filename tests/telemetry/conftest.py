@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
 from bridge.telemetry import logs
 
@@ -22,20 +19,7 @@ class Lines(io.StringIO):
 
 
 @pytest.fixture
-def fresh_logging() -> Iterator[None]:
-    """What the test configures is undone."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    logs.configure("info", "json", io.StringIO())
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def lines(fresh_logging: None) -> Lines:
+def lines() -> Lines:
     """JSON logging at info, into memory."""
     stream = Lines()
     logs.configure("info", "json", stream)

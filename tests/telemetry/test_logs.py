@@ -157,7 +157,6 @@ def _on_a_terminal(**fields: str) -> str:
         os.close(master)
 
 
-@pytest.mark.usefixtures("fresh_logging")
 def test_a_terminal_gets_text_with_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -167,7 +166,6 @@ def test_a_terminal_gets_text_with_colours(monkeypatch: pytest.MonkeyPatch) -> N
     assert not shown.startswith("{")
 
 
-@pytest.mark.usefixtures("fresh_logging")
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
 def test_no_colours_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
@@ -176,7 +174,6 @@ def test_no_colours_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch, v
     assert "mapping=orders" in shown
 
 
-@pytest.mark.usefixtures("fresh_logging")
 def test_a_handlers_words_do_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     shown = _on_a_terminal(message="\x1b]0;title\x07\x9b2J\rgone", password="hunter2")
@@ -185,7 +182,6 @@ def test_a_handlers_words_do_not_steer_the_terminal(monkeypatch: pytest.MonkeyPa
     assert "hunter2" not in shown
 
 
-@pytest.mark.usefixtures("fresh_logging")
 def test_json_where_there_is_no_terminal_and_console_where_asked() -> None:
     stream = Lines()
     logs.configure("info", None, stream)
