@@ -227,3 +227,28 @@ def test_the_same_configuration_gives_the_same_text(clinic: Made, ministack_serv
     assert sids == sorted(sids)
     assert all(statement["Resource"] == sorted(statement["Resource"]) for statement in document["Statement"])
     assert all("*" not in one for it in document["Statement"][1:] for one in it["Action"])
+
+
+def test_replay_stays_inside(tmp_path: Path, capsys: Said, sites: list[Site], roto_server: Server) -> None:
+    with Proxy(roto_server.url) as proxy:
+        site = Site(tmp_path / "site", roto_server)
+        sites.append(site)
+        site.config["aws"]["endpoint_url"] = proxy.url
+        site.function()
+        orders = site.queue(visibility=30, dead_after=5)
+        site.mapping(orders, name="orders")
+        site.letters_of(orders).send("one", "two")
+        policy = policy_of(capsys, site, "--for", "replay")
+        del proxy.calls[:]
+        replay = ["replay", "--dlq", "orders", "-c", str(site.write())]
+        assert main([*replay, "--peek"]) == 0
+        assert main([*replay, "--yes", "--journal", str(tmp_path / "journal")]) == 0
+    # All may ask who they are; and at a server without ListDeadLetterSourceQueues each queue is looked at.
+    judged = [Judge().needs(call) for call in proxy.calls if call.operation not in ("GetCallerIdentity", "ListQueues")]
+    ours = (orders.arn, site.letters_of(orders).arn)
+    assert {action for action, queue in judged if queue not in ours} <= {"sqs:GetQueueUrl", "sqs:GetQueueAttributes"}
+    needed = {need for need in judged if need[1] in ours}
+    assert {action for action, _ in needed} >= {"sqs:ReceiveMessage", "sqs:SendMessage", "sqs:DeleteMessage"}
+    assert [need for need in needed if not policy.allows(*need)] == []
+    tasks = {"sqs:StartMessageMoveTask", "sqs:ListMessageMoveTasks", "sqs:CancelMessageMoveTask"}
+    assert policy.unused(needed) <= tasks, "beyond what --native takes"
