@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping as Dict
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -38,6 +39,9 @@ BLOB_LIMIT = 6_291_557
 USER_AGENT = f"bridge/{__version__}"
 
 log = structlog.get_logger()
+
+_opened: ContextVar[list[Any]] = ContextVar("opened")
+"""Bodies of answers that the SDK has begun to read for this call, and that it hands on unread."""
 
 
 class SdkClient:
@@ -91,7 +95,16 @@ class SdkClient:
 
     async def events(self, operation: str, params: Dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """What follows the beginning of an answer that is a stream of events, as the service's JSON has it."""
-        answer = await self.methods[operation](**params)
+        opened: list[Any] = []
+        token = _opened.set(opened)
+        try:
+            answer = await self.methods[operation](**params)
+        except BaseException:
+            for body in opened:  # the SDK forgets those whose beginning it cannot read
+                body.close()
+            raise
+        finally:
+            _opened.reset(token)
         model = self._meta.service_model.operation_model(operation)
         return _events(answer[model.output_shape.event_stream_name])
 
@@ -262,7 +275,10 @@ def _take_json(
     """Takes the answer as the service wrote it. The SDK would walk it member by member, decode its blobs, and call
     broken JSON an empty answer."""
     body = response_dict["body"]
-    if not isinstance(body, bytes) or not body:
+    if not isinstance(body, bytes):
+        _opened.get([]).append(body)
+        return
+    if not body:
         return
     if response_dict["status_code"] >= 300:
         _check_error(body)

@@ -229,6 +229,16 @@ async def test_a_subscription_that_is_left_is_closed(aws: Aws, wire: Wire) -> No
             await anyio.sleep(0.01)
 
 
+async def test_a_subscription_whose_beginning_cannot_be_read_is_closed(aws: Aws, wire: Wire) -> None:
+    wire.on("SubscribeToShard", pushed(*[event(record(1, b"x" * 100_000))] * 50))
+    with pytest.raises(ServiceFault) as caught:
+        await all_of(await aws.api("kinesis", settings(wire)))
+    with anyio.fail_after(10):
+        while wire.connections:
+            await anyio.sleep(0.01)
+    assert caught.value.code == "ResponseParserError"
+
+
 async def test_a_source_reads_what_is_pushed_over_http(aws: Aws, wire: Wire) -> None:
     stream = FaultyKinesis()
     stream.serve(wire)

@@ -3,6 +3,7 @@ all of them pass the contract."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -117,6 +118,7 @@ class TestConsumerWhereNothingIsPushed:
             broker = ServedKinesis(kinesis_local_server, aws)
             broker.register()
             await self._read(broker)
+        gc.collect()  # a connection that was forgotten complains now
 
     async def test_the_stream_is_read_on_kinesalite(self, aws_keys: None, kinesalite_server: Server) -> None:
         async with Aws() as aws:
