@@ -1,7 +1,11 @@
 # bridge in a container: `docker build -t bridge .`, then
 #   docker run --rm --read-only -v ./bridge.yaml:/etc/bridge/bridge.yaml:ro -v bridge-state:/var/lib/bridge bridge
-# Build arguments: EXTRAS (`local` adds the embedded endpoint, for `bridge demo` and `--local`), PYTHON_IMAGE (a mirror's name).
+# Handlers in Node.js need the second image: `docker build --target node -t bridge:node .`; for both kinds of machines, with a
+# list of what is inside: `docker buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=true .`
+# Build arguments: EXTRAS (`local` adds the embedded endpoint, for `bridge demo` and `--local`; `otel` traces), PYTHON_IMAGE
+# and NODE_IMAGE (a mirror's names).
 ARG PYTHON_IMAGE=python:3.13.9-slim-bookworm
+ARG NODE_IMAGE=node:22.21.1-bookworm-slim
 
 FROM ${PYTHON_IMAGE} AS build
 ARG EXTRAS=""
@@ -16,7 +20,9 @@ RUN python3 -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
  && python3 -m pip --python /opt/bridge/bin/python install --no-cache-dir --constraint constraints.txt \
       "bridge${EXTRAS:+[${EXTRAS}]} @ file://${wheel}"
 
-FROM ${PYTHON_IMAGE}
+FROM ${NODE_IMAGE} AS nodejs
+
+FROM ${PYTHON_IMAGE} AS bridge
 LABEL org.opencontainers.image.title="bridge" \
       org.opencontainers.image.description="AWS Lambda's event source mapping as a program you own" \
       org.opencontainers.image.licenses="Apache-2.0"
@@ -36,3 +42,9 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["bri
 # The daemon itself is process 1: it drains on SIGTERM and owns its children.
 ENTRYPOINT ["bridge"]
 CMD ["run"]
+
+FROM bridge AS node
+COPY --from=nodejs /usr/local/bin/node /usr/local/bin/node
+
+# What is built without `--target`: without Node.js.
+FROM bridge

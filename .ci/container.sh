@@ -44,8 +44,14 @@ base=$(sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile)
 
 printf 'FROM scratch\nADD base.tar /\n' >"$work/Dockerfile.base"
 buildah "${storage[@]}" bud --quiet --tag "$base" --file "$work/Dockerfile.base" "$cache" >"$work/log"
-buildah "${storage[@]}" bud --quiet --pull-never --format docker --build-arg EXTRAS=local "${mounts[@]}" --tag bridge . \
-  >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+mkdir "$work/node" && cp "$(node -p process.execPath)" "$work/node/node" # in place of the node image
+printf 'FROM scratch\nADD node /usr/local/bin/node\n' >"$work/Dockerfile.node"
+buildah "${storage[@]}" bud --quiet --tag "$(sed -n 's/^ARG NODE_IMAGE=//p' Dockerfile)" --file "$work/Dockerfile.node" "$work/node" >"$work/log"
+build() { # TAG ARGUMENTS…
+  buildah "${storage[@]}" bud --quiet --pull-never --format docker --layers --build-arg EXTRAS=local "${mounts[@]}" \
+    --tag "$@" . >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+}
+build bridge
 buildah "${storage[@]}" inspect --type image bridge >"$work/image.json"
 python3 - "$work/image.json" <<'PY'
 import json, sys
@@ -67,6 +73,17 @@ inside() { bash .ci/in_image.sh "$mounted" "$@"; }
 inside bridge --version
 inside bridge validate
 inside bridge demo
+
+# The second image runs Node.js too, and is the same otherwise.
+build bridge-node --target node
+with_node=$(buildah "${storage[@]}" from --pull-never bridge-node)
+bash .ci/in_image.sh "$(buildah "${storage[@]}" mount "$with_node")" sh -euc '
+  cd /tmp
+  echo "export const handler = async event => ({ran: event})" >index.mjs
+  major=$(node -p "process.versions.node.split(\".\")[0]")
+  echo "functions: {it: {Runtime: nodejs$major.x, Handler: index.handler, CodeUri: .}}" >bridge.yaml
+  [ "$(echo 7 | bridge invoke it -e - -c bridge.yaml)" = "{\"ran\":7}" ]
+  echo "Node.js $major ran"'
 
 # The daemon as process 1: healthy while its queue server is away, by the command that HEALTHCHECK runs, and SIGTERM ends it
 # with status 0.

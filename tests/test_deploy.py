@@ -191,7 +191,7 @@ def dockerfile_steps() -> list[str]:
 
 def test_image_runs_as_a_numeric_user_and_knows_its_health() -> None:
     steps = dockerfile_steps()
-    last = {step.split(" ", 1)[0]: step.split(" ", 1)[1] for step in steps[steps.index(final_stage(steps)) :]}
+    last = dict(step.split(" ", 1) for step in stages(steps)["FROM ${PYTHON_IMAGE} AS bridge"])
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", last["USER"])
     assert json.loads(last["ENTRYPOINT"]) == ["bridge"]  # exec form: it is process 1 and gets the signals itself
     assert json.loads(last["CMD"])[0] in COMMANDS
@@ -199,14 +199,27 @@ def test_image_runs_as_a_numeric_user_and_knows_its_health() -> None:
     assert last["STOPSIGNAL"] == "SIGTERM"
 
 
-def final_stage(steps: list[str]) -> str:
-    return [step for step in steps if step.startswith("FROM ")][-1]
+def stages(steps: list[str]) -> dict[str, list[str]]:
+    """The steps of each stage by its first one."""
+    made: dict[str, list[str]] = {}
+    for step in steps:
+        made.setdefault(step if step.startswith("FROM ") else list(made)[-1] if made else "", []).append(step)
+    return made
+
+
+def test_the_image_with_node_differs_in_node_alone() -> None:
+    made = stages(dockerfile_steps())
+    *_, (node, added), (last, nothing) = made.items()
+    assert (node, last, nothing) == ("FROM bridge AS node", "FROM bridge", ["FROM bridge"])
+    assert added[1:] == ["COPY --from=nodejs /usr/local/bin/node /usr/local/bin/node"]
 
 
 def test_image_is_built_from_a_pinned_base_and_only_from_what_is_sent() -> None:
     steps = dockerfile_steps()
     (base,) = [step for step in steps if step.startswith("ARG PYTHON_IMAGE=")]
     assert re.fullmatch(r"ARG PYTHON_IMAGE=python:3\.\d+\.\d+-slim-[a-z]+", base)
+    (node,) = [step for step in steps if step.startswith("ARG NODE_IMAGE=")]
+    assert re.fullmatch(r"ARG NODE_IMAGE=node:\d+\.\d+\.\d+-[a-z]+-slim", node)
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {
         word
