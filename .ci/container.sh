@@ -48,7 +48,7 @@ mkdir "$work/node" && cp "$(node -p process.execPath)" "$work/node/node" # in pl
 printf 'FROM scratch\nADD node /usr/local/bin/node\n' >"$work/Dockerfile.node"
 buildah "${storage[@]}" bud --quiet --tag "$(sed -n 's/^ARG NODE_IMAGE=//p' Dockerfile)" --file "$work/Dockerfile.node" "$work/node" >"$work/log"
 build() { # TAG ARGUMENTS…
-  buildah "${storage[@]}" bud --quiet --pull-never --format docker --layers --build-arg EXTRAS=local "${mounts[@]}" \
+  buildah "${storage[@]}" bud --quiet --pull-never --format docker --build-arg EXTRAS=local "${mounts[@]}" \
     --tag "$@" . >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 }
 build bridge
