@@ -26,6 +26,16 @@ from tests.admin.control import CLICKS, FAILED, ORDERS, STARTED, ScriptedControl
 
 pytestmark = pytest.mark.anyio
 TOKEN = "s3cret"
+WHO_MAY = pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Authorization": f"Bearer {TOKEN}", "Host": "bridge.example"}, 200),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"X-Forwarded-For": "203.0.113.7"}, 401),
+        ({"Host": "evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+    ],
+)
 
 
 @pytest.fixture
@@ -254,16 +264,7 @@ class TestChanges:
         assert control.asked == []
 
     @pytest.mark.parametrize("change", ["pause", "resume"])
-    @pytest.mark.parametrize(
-        ("headers", "expected"),
-        [
-            ({"Authorization": f"Bearer {TOKEN}", "Host": "bridge.example"}, 200),
-            ({"Authorization": "Bearer wrong"}, 401),
-            ({"X-Forwarded-For": "203.0.113.7"}, 401),
-            ({"Host": "evil.example"}, 403),
-            ({"Origin": "https://evil.example"}, 403),
-        ],
-    )
+    @WHO_MAY
     async def test_who_may(
         self,
         client: aiohttp.ClientSession,
@@ -326,16 +327,7 @@ class TestLedger:
         assert await post(client, "/attempts", json={"records": []}) == (507, {"error": "state file /x: is damaged"})
 
     @pytest.mark.parametrize("path", ["/attempts", "/mappings/orders/attempts"])
-    @pytest.mark.parametrize(
-        ("headers", "expected"),
-        [
-            ({"Authorization": f"Bearer {TOKEN}", "Host": "bridge.example"}, 200),
-            ({"Authorization": "Bearer wrong"}, 401),
-            ({"X-Forwarded-For": "203.0.113.7"}, 401),
-            ({"Host": "evil.example"}, 403),
-            ({"Origin": "https://evil.example"}, 403),
-        ],
-    )
+    @WHO_MAY
     async def test_logs_of_handlers_are_not_for_everybody(
         self, client: aiohttp.ClientSession, path: str, headers: dict[str, str], expected: int
     ) -> None:
