@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.servers import ACCOUNT, REGION
+from tests.threaded import Quiet, serving
 
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
@@ -41,14 +41,12 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
         proxy = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Quiet):
             def forward(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 call = _call(self, body)
@@ -57,22 +55,14 @@ class Proxy:
 
             do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = forward
 
-            def log_message(self, *_: object) -> None:
-                """Says nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
+        self._serving = serving(Handler)
+        self._port = self._serving.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._serving.__exit__(kind, error, trace)
 
     def answer(self, handler: BaseHTTPRequestHandler, call: Call, body: bytes) -> None:
         """Streams the answer through as it comes."""
