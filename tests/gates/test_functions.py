@@ -95,20 +95,24 @@ async def test_restarting(write: Write) -> None:
 
 
 class SlowChain:
-    """A chain of credentials that takes its time."""
+    """A chain of credentials that takes its time: until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.goes_on = anyio.Event()
 
     async def current(self) -> Credentials | None:
-        await anyio.sleep(0.6)
+        await self.goes_on.wait()
         return None
 
 
 @pytest.mark.gate("credentials")
 async def test_credentials(write: Write) -> None:
-    async with fed(write("def handler(event, context):\n    return 1\n"), SlowChain()) as w:
+    chain = SlowChain()
+    async with fed(write("def handler(event, context):\n    return 1\n"), chain) as w:
         since = time.time()
         await stands(w, "credentials")
-        await anyio.sleep(0.2)
         seen = Seen(now(w), since)
+        chain.goes_on.set()
     check(seen, "credentials", "q", "the AWS chain, for a new environment")
 
 
